@@ -17,8 +17,7 @@ struct notifier_block;
  * @id: the last identifier of the machine's generation that the backend has
  *	acted on. sysgenid does not interpret it, but keeps it when the backend
  *	leaves and gives it back when one of the same name comes: what changed
- *	in between then counts.
- * @has_id: @id is set
+ *	in between is not lost.
  * @check: looks at the hardware and, if the generation has changed, calls
  *	sysgenid_bump_generation() before it returns. Called by every system
  *	call of /dev/sysgenid before it answers, so it has to be cheap when
@@ -28,7 +27,6 @@ struct notifier_block;
 struct sysgenid_backend {
 	const char *name;
 	u64 id[2];
-	bool has_id;
 	void (*check)(struct sysgenid_backend *backend);
 };
 

@@ -1,0 +1,794 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * System generation ID: one counter for the whole system that changes when it
+ * was cloned or restored from a snapshot, shown as /dev/sysgenid. Backends,
+ * which know how such an event is noticed, drive it; the calls and their
+ * errors are described in include/uapi/linux/sysgenid.h and in
+ * Documentation/misc-devices/sysgenid.rst.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/capability.h>
+#include <linux/cleanup.h>
+#include <linux/compat.h>
+#include <linux/completion.h>
+#include <linux/fs.h>
+#include <linux/jiffies.h>
+#include <linux/kfifo.h>
+#include <linux/kobject.h>
+#include <linux/list.h>
+#include <linux/math.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/notifier.h>
+#include <linux/poll.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/srcu.h>
+#include <linux/string.h>
+#include <linux/sysfs.h>
+#include <linux/sysgenid.h>
+#include <linux/uaccess.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include <uapi/linux/sysgenid.h>
+
+/* Bumps whose uevent may be pending before the oldest are merged. */
+#define SYSGENID_EVENTS		64
+
+/* How long to wait for memory before a uevent is tried again, in jiffies. */
+#define SYSGENID_UEVENT_RETRY	(HZ / 10)
+
+/*
+ * What is behind an open descriptor, charged to the memory cgroup of whoever
+ * opened it.
+ *
+ * @node:	in sysgenid_watchers; under sysgenid_watchers_lock
+ * @wait:	who waits for this descriptor: read(), poll(), epoll
+ * @acked:	the generation last acknowledged; written under sysgenid_lock
+ * @tracked:	SYSGENID_WAIT_WATCHERS waits for it; written under sysgenid_lock
+ */
+struct sysgenid_watcher {
+	struct list_head node;
+	wait_queue_head_t wait;
+	u32 acked;
+	bool tracked;
+};
+
+/* A caller of SYSGENID_WAIT_WATCHERS; @node under sysgenid_watchers_lock. */
+struct sysgenid_overseer {
+	struct list_head node;
+	struct completion news;
+};
+
+/*
+ * The generation and the account of the watchers have to change together: a
+ * bump makes every tracked watcher outdated at once, whatever their number.
+ * A bump may come from any context, so this is taken with interrupts off, and
+ * for a few instructions only.
+ */
+static DEFINE_SPINLOCK(sysgenid_lock);
+static u32 *sysgenid_counter;	/* the mapped page; read without the lock */
+static u32 sysgenid_tracked;	/* watchers that are tracked … */
+static u32 sysgenid_outdated;	/* … and have yet to acknowledge */
+static DEFINE_KFIFO(sysgenid_events, u32, SYSGENID_EVENTS);
+static u32 sysgenid_merged;	/* events dropped for want of room */
+
+/*
+ * Everybody who may have to be woken. Taken in process context only, and for
+ * one descriptor at a time.
+ */
+static DEFINE_SPINLOCK(sysgenid_watchers_lock);
+static LIST_HEAD(sysgenid_watchers);
+static LIST_HEAD(sysgenid_overseers);
+
+/*
+ * The backend is written under the mutex and used under SRCU, as its check()
+ * may sleep. What the last backend left behind is under the mutex too.
+ */
+static DEFINE_MUTEX(sysgenid_backend_mutex);
+DEFINE_STATIC_SRCU(sysgenid_backend_srcu);
+static struct sysgenid_backend __rcu *sysgenid_backend;
+static struct {
+	char name[16];
+	u64 id[2];
+} sysgenid_left;
+
+static BLOCKING_NOTIFIER_HEAD(sysgenid_notifiers);
+static struct kmem_cache *sysgenid_watcher_cache;
+static struct workqueue_struct *sysgenid_wq;
+static struct work_struct sysgenid_tell_work;
+static struct delayed_work sysgenid_uevent_work;
+static struct miscdevice sysgenid_misc;
+
+static u32 sysgenid_generation(void)
+{
+	/* Pairs with the release in sysgenid_start_generation(). */
+	return smp_load_acquire(sysgenid_counter);
+}
+
+static void sysgenid_start_generation(u32 generation)
+{
+	lockdep_assert_held(&sysgenid_lock);
+
+	/* Whoever sees the new generation also sees what was done before it. */
+	smp_store_release(sysgenid_counter, generation);
+	sysgenid_outdated = sysgenid_tracked;
+
+	if (kfifo_is_full(&sysgenid_events)) {
+		kfifo_skip(&sysgenid_events);
+		sysgenid_merged++;
+	}
+	kfifo_put(&sysgenid_events, generation);
+	queue_work(sysgenid_wq, &sysgenid_tell_work);
+}
+
+/**
+ * sysgenid_bump_generation() - start a new generation
+ *
+ * For a backend to call, once for every time that the system was cloned or
+ * restored, after the kernel's random number generator was reseeded. When it
+ * returns, every interface shows the new generation; those who wait for it
+ * are woken soon after, from a workqueue. The cost does not depend on how many
+ * descriptors are open.
+ *
+ * Context: Any, interrupts included.
+ */
+void sysgenid_bump_generation(void)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&sysgenid_lock, flags);
+	if (*sysgenid_counter == U32_MAX)
+		pr_emerg_once("no generations are left, reboot this system\n");
+	else
+		sysgenid_start_generation(*sysgenid_counter + 1);
+	spin_unlock_irqrestore(&sysgenid_lock, flags);
+}
+EXPORT_SYMBOL_GPL(sysgenid_bump_generation);
+
+/*
+ * For those who restore without a hypervisor: containers, or a system that has
+ * no backend. What is over SYSGENID_TRIGGER_MAX is left to the hardware.
+ */
+static int sysgenid_trigger(unsigned long min)
+{
+	int ret = 0;
+
+	if (!checkpoint_restore_ns_capable(&init_user_ns))
+		return -EACCES;
+	if (min > SYSGENID_TRIGGER_MAX)
+		return -EINVAL;
+
+	spin_lock_irq(&sysgenid_lock);
+	if (*sysgenid_counter < SYSGENID_TRIGGER_MAX)
+		sysgenid_start_generation(max_t(u32, min,
+						*sysgenid_counter + 1));
+	else
+		ret = -EOVERFLOW;
+	spin_unlock_irq(&sysgenid_lock);
+	return ret;
+}
+
+/*
+ * The hardware's side: backends
+ */
+
+/**
+ * sysgenid_register_backend() - let a backend drive the generation counter
+ * @backend: the backend, with @id set to the present identifier; has to stay
+ *	until it is unregistered
+ *
+ * If a backend of this name was there before, the identifier that it left with
+ * replaces @backend->id; where the two differ, there was an event that nobody
+ * saw, which the backend's next check() will find. It can be called from here
+ * on.
+ *
+ * Context: Process context. May sleep.
+ * Return: 0, or -EBUSY if there is another backend.
+ */
+int sysgenid_register_backend(struct sysgenid_backend *backend)
+{
+	guard(mutex)(&sysgenid_backend_mutex);
+
+	if (rcu_access_pointer(sysgenid_backend))
+		return -EBUSY;
+
+	if (!strcmp(sysgenid_left.name, backend->name))
+		memcpy(backend->id, sysgenid_left.id, sizeof(backend->id));
+	rcu_assign_pointer(sysgenid_backend, backend);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(sysgenid_register_backend);
+
+/**
+ * sysgenid_unregister_backend() - stop a backend from driving the counter
+ * @backend: the registered backend
+ *
+ * When it returns, no call of @backend->check() is running or will come, and
+ * the counter moves by software only. Must not be called with a lock held that
+ * check() takes.
+ *
+ * Context: Process context. May sleep.
+ */
+void sysgenid_unregister_backend(struct sysgenid_backend *backend)
+{
+	guard(mutex)(&sysgenid_backend_mutex);
+
+	rcu_assign_pointer(sysgenid_backend, NULL);
+	synchronize_srcu(&sysgenid_backend_srcu);
+	strscpy(sysgenid_left.name, backend->name, sizeof(sysgenid_left.name));
+	memcpy(sysgenid_left.id, backend->id, sizeof(sysgenid_left.id));
+}
+EXPORT_SYMBOL_GPL(sysgenid_unregister_backend);
+
+/* Let the backend look for a generation that nobody has noticed yet. */
+static void sysgenid_check_backend(void)
+{
+	struct sysgenid_backend *backend;
+	int idx;
+
+	idx = srcu_read_lock(&sysgenid_backend_srcu);
+	backend = srcu_dereference(sysgenid_backend, &sysgenid_backend_srcu);
+	if (backend)
+		backend->check(backend);
+	srcu_read_unlock(&sysgenid_backend_srcu, idx);
+}
+
+/*
+ * Telling those who wait
+ */
+
+/**
+ * sysgenid_register_notifier() - be told of new generations
+ * @nb: its call gets the generation as the action, and NULL as the data
+ *
+ * The chain is called after the random number generator was reseeded and the
+ * generation published, and before userspace is woken for it. Of generations
+ * that follow each other quickly only the last may be told.
+ *
+ * Context: Process context. May sleep, and so may the notifier.
+ * Return: 0, or -EEXIST if @nb is registered already.
+ */
+int sysgenid_register_notifier(struct notifier_block *nb)
+{
+	return blocking_notifier_chain_register(&sysgenid_notifiers, nb);
+}
+EXPORT_SYMBOL_GPL(sysgenid_register_notifier);
+
+/**
+ * sysgenid_unregister_notifier() - no longer be told of new generations
+ * @nb: the registered notifier, which is not running when this returns
+ *
+ * Context: Process context. May sleep; not from within a notifier.
+ * Return: 0, or -ENOENT if @nb is not registered.
+ */
+int sysgenid_unregister_notifier(struct notifier_block *nb)
+{
+	return blocking_notifier_chain_unregister(&sysgenid_notifiers, nb);
+}
+EXPORT_SYMBOL_GPL(sysgenid_unregister_notifier);
+
+/*
+ * Wakes every descriptor. One at a time, with a chance for interrupts and other
+ * tasks in between: there may be very many. Those that come or go meanwhile
+ * do no harm, as it doesn't matter which of the two lists they leave, and the
+ * new ones know the generation.
+ */
+static void sysgenid_wake_watchers(void)
+{
+	struct sysgenid_watcher *watcher;
+	LIST_HEAD(asleep);
+
+	spin_lock(&sysgenid_watchers_lock);
+	list_splice_init(&sysgenid_watchers, &asleep);
+	while (!list_empty(&asleep)) {
+		watcher = list_first_entry(&asleep, struct sysgenid_watcher,
+					   node);
+		list_move_tail(&watcher->node, &sysgenid_watchers);
+		wake_up_poll(&watcher->wait, EPOLLIN | EPOLLRDNORM);
+		spin_unlock(&sysgenid_watchers_lock);
+		cond_resched();
+		spin_lock(&sysgenid_watchers_lock);
+	}
+	spin_unlock(&sysgenid_watchers_lock);
+}
+
+/*
+ * From now on this one is woken before those that nobody waits for, however
+ * many they are. Where it goes, the walk above may have been already.
+ */
+static void sysgenid_wake_early(struct sysgenid_watcher *watcher)
+{
+	spin_lock(&sysgenid_watchers_lock);
+	list_move(&watcher->node, &sysgenid_watchers);
+	wake_up_poll(&watcher->wait, EPOLLIN | EPOLLRDNORM);
+	spin_unlock(&sysgenid_watchers_lock);
+}
+
+static void sysgenid_wake_overseers(void)
+{
+	struct sysgenid_overseer *overseer;
+	LIST_HEAD(asleep);
+
+	spin_lock(&sysgenid_watchers_lock);
+	list_splice_init(&sysgenid_overseers, &asleep);
+	while (!list_empty(&asleep)) {
+		overseer = list_first_entry(&asleep, struct sysgenid_overseer,
+					    node);
+		list_move_tail(&overseer->node, &sysgenid_overseers);
+		complete(&overseer->news);
+		spin_unlock(&sysgenid_watchers_lock);
+		cond_resched();
+		spin_lock(&sysgenid_watchers_lock);
+	}
+	spin_unlock(&sysgenid_watchers_lock);
+}
+
+/* There is a new generation, or the last outdated watcher has gone. */
+static void sysgenid_tell(struct work_struct *work)
+{
+	static u32 told;
+	u32 generation = sysgenid_generation();
+
+	if (generation != told) {
+		told = generation;
+		blocking_notifier_call_chain(&sysgenid_notifiers, generation,
+					     NULL);
+		sysgenid_wake_watchers();
+		mod_delayed_work(sysgenid_wq, &sysgenid_uevent_work, 0);
+	}
+	sysgenid_wake_overseers();
+}
+
+static bool sysgenid_next_event(u32 *generation, u32 *merged)
+{
+	bool pending;
+
+	spin_lock_irq(&sysgenid_lock);
+	pending = kfifo_peek(&sysgenid_events, generation);
+	*merged = sysgenid_merged;
+	spin_unlock_irq(&sysgenid_lock);
+	return pending;
+}
+
+static void sysgenid_event_sent(u32 generation, u32 merged)
+{
+	u32 first;
+
+	spin_lock_irq(&sysgenid_lock);
+	/* While it was sent, it may have been dropped to make room. */
+	if (kfifo_peek(&sysgenid_events, &first) && first == generation)
+		kfifo_skip(&sysgenid_events);
+	else
+		sysgenid_merged--;
+	sysgenid_merged -= merged;
+	spin_unlock_irq(&sysgenid_lock);
+}
+
+static int sysgenid_send_event(u32 generation, u32 merged)
+{
+	char number[sizeof("SYSGENID_GENERATION=4294967295")];
+	char dropped[sizeof("SYSGENID_MERGED=4294967295")];
+	char *env[] = { number, merged ? dropped : NULL, NULL };
+
+	snprintf(number, sizeof(number), "SYSGENID_GENERATION=%u", generation);
+	snprintf(dropped, sizeof(dropped), "SYSGENID_MERGED=%u", merged);
+	return kobject_uevent_env(&sysgenid_misc.this_device->kobj,
+				  KOBJ_CHANGE, env);
+}
+
+/* An event stays in the queue until it is sent, so the last one always is. */
+static void sysgenid_send_events(struct work_struct *work)
+{
+	u32 generation, merged;
+
+	while (sysgenid_next_event(&generation, &merged)) {
+		if (sysgenid_send_event(generation, merged) == -ENOMEM) {
+			queue_delayed_work(sysgenid_wq, &sysgenid_uevent_work,
+					   SYSGENID_UEVENT_RETRY);
+			return;
+		}
+		sysgenid_event_sent(generation, merged);
+	}
+}
+
+/*
+ * The account of the watchers
+ */
+
+static bool sysgenid_is_outdated(const struct sysgenid_watcher *watcher)
+{
+	return READ_ONCE(watcher->acked) != sysgenid_generation();
+}
+
+/* One watcher less to wait for; the last one is news for the overseers. */
+static void sysgenid_put_outdated_locked(void)
+{
+	lockdep_assert_held(&sysgenid_lock);
+
+	if (--sysgenid_outdated == 0)
+		queue_work(sysgenid_wq, &sysgenid_tell_work);
+}
+
+static int sysgenid_acknowledge(struct sysgenid_watcher *watcher, u32 generation)
+{
+	int ret = -EINVAL;
+
+	spin_lock_irq(&sysgenid_lock);
+	if (generation == *sysgenid_counter) {
+		if (watcher->tracked && watcher->acked != generation)
+			sysgenid_put_outdated_locked();
+		WRITE_ONCE(watcher->acked, generation);
+		ret = 0;
+	}
+	spin_unlock_irq(&sysgenid_lock);
+	return ret;
+}
+
+static void sysgenid_set_tracking(struct sysgenid_watcher *watcher, bool track)
+{
+	spin_lock_irq(&sysgenid_lock);
+	if (track && !watcher->tracked) {
+		sysgenid_tracked++;
+		if (watcher->acked != *sysgenid_counter)
+			sysgenid_outdated++;
+	} else if (!track && watcher->tracked) {
+		sysgenid_tracked--;
+		if (watcher->acked != *sysgenid_counter)
+			sysgenid_put_outdated_locked();
+	}
+	WRITE_ONCE(watcher->tracked, track);
+	spin_unlock_irq(&sysgenid_lock);
+}
+
+/*
+ * Is what an overseer waits for there? 0 if every tracked watcher is up to
+ * date, -EINTR if @generation is over or @watcher outdated, else -EAGAIN.
+ */
+static int sysgenid_check_settled(struct sysgenid_watcher *watcher,
+				  u32 generation)
+{
+	int ret = 0;
+
+	spin_lock_irq(&sysgenid_lock);
+	if (generation != *sysgenid_counter || watcher->acked != generation)
+		ret = -EINTR;
+	else if (sysgenid_outdated)
+		ret = -EAGAIN;
+	spin_unlock_irq(&sysgenid_lock);
+	return ret;
+}
+
+/* Milliseconds (0: for ever) to jiffies, rounded up, however many they are. */
+static long sysgenid_timeout(unsigned long ms)
+{
+	unsigned long timeout;
+
+	if (!ms)
+		return MAX_SCHEDULE_TIMEOUT;
+	timeout = mult_frac(min_t(unsigned long, ms, LONG_MAX), HZ,
+			    MSEC_PER_SEC) + 1;
+	return min_t(unsigned long, timeout, MAX_SCHEDULE_TIMEOUT - 1);
+}
+
+static int sysgenid_wait_watchers(struct sysgenid_watcher *watcher,
+				  unsigned long ms)
+{
+	struct sysgenid_overseer overseer = {
+		.news = COMPLETION_INITIALIZER_ONSTACK(overseer.news),
+	};
+	u32 generation = sysgenid_generation();
+	long left = sysgenid_timeout(ms);
+	int ret;
+
+	spin_lock(&sysgenid_watchers_lock);
+	list_add_tail(&overseer.node, &sysgenid_overseers);
+	spin_unlock(&sysgenid_watchers_lock);
+
+	for (;;) {
+		ret = sysgenid_check_settled(watcher, generation);
+		if (ret != -EAGAIN)
+			break;
+		if (!left) {
+			ret = -ETIME;
+			break;
+		}
+		left = wait_for_completion_interruptible_timeout(&overseer.news,
+								 left);
+		if (left < 0) {
+			/* What is left of the time can't be carried over. */
+			ret = ms ? -EINTR : -ERESTARTSYS;
+			break;
+		}
+		sysgenid_check_backend();
+	}
+
+	spin_lock(&sysgenid_watchers_lock);
+	list_del(&overseer.node);
+	spin_unlock(&sysgenid_watchers_lock);
+	return ret;
+}
+
+/*
+ * The device
+ */
+
+static int sysgenid_open(struct inode *inode, struct file *file)
+{
+	struct sysgenid_watcher *watcher;
+
+	watcher = kmem_cache_zalloc(sysgenid_watcher_cache, GFP_KERNEL);
+	if (!watcher)
+		return -ENOMEM;
+
+	sysgenid_check_backend();
+	init_waitqueue_head(&watcher->wait);
+	watcher->acked = sysgenid_generation();
+	file->private_data = watcher;
+
+	spin_lock(&sysgenid_watchers_lock);
+	list_add_tail(&watcher->node, &sysgenid_watchers);
+	spin_unlock(&sysgenid_watchers_lock);
+	return stream_open(inode, file);
+}
+
+static int sysgenid_release(struct inode *inode, struct file *file)
+{
+	struct sysgenid_watcher *watcher = file->private_data;
+
+	sysgenid_set_tracking(watcher, false);
+	spin_lock(&sysgenid_watchers_lock);
+	list_del(&watcher->node);
+	spin_unlock(&sysgenid_watchers_lock);
+	kmem_cache_free(sysgenid_watcher_cache, watcher);
+	return 0;
+}
+
+static ssize_t sysgenid_read(struct file *file, char __user *buf, size_t count,
+			     loff_t *ppos)
+{
+	struct sysgenid_watcher *watcher = file->private_data;
+	u32 generation;
+	int ret;
+
+	if (!count)
+		return 0;
+	if (count < sizeof(generation))
+		return -EINVAL;
+
+	/* Look again after every sleep: that may have been a long one. */
+	sysgenid_check_backend();
+	while (!sysgenid_is_outdated(watcher)) {
+		if (file->f_flags & O_NONBLOCK)
+			return -EAGAIN;
+		ret = wait_event_interruptible(watcher->wait,
+					       sysgenid_is_outdated(watcher));
+		if (ret)
+			return ret;
+		sysgenid_check_backend();
+	}
+
+	generation = sysgenid_generation();
+	if (copy_to_user(buf, &generation, sizeof(generation)))
+		return -EFAULT;
+	return sizeof(generation);
+}
+
+static ssize_t sysgenid_write(struct file *file, const char __user *buf,
+			      size_t count, loff_t *ppos)
+{
+	struct sysgenid_watcher *watcher = file->private_data;
+	u32 generation;
+	int ret;
+
+	if (count != sizeof(generation))
+		return -ENOBUFS;
+	if (copy_from_user(&generation, buf, sizeof(generation)))
+		return -EFAULT;
+
+	sysgenid_check_backend();
+	ret = sysgenid_acknowledge(watcher, generation);
+	return ret ?: sizeof(generation);
+}
+
+static __poll_t sysgenid_poll(struct file *file, poll_table *wait)
+{
+	struct sysgenid_watcher *watcher = file->private_data;
+
+	poll_wait(file, &watcher->wait, wait);
+	sysgenid_check_backend();
+	return sysgenid_is_outdated(watcher) ? EPOLLIN | EPOLLRDNORM : 0;
+}
+
+static vm_fault_t sysgenid_fault(struct vm_fault *vmf)
+{
+	if (vmf->pgoff)
+		return VM_FAULT_SIGBUS;
+
+	vmf->page = virt_to_page(sysgenid_counter);
+	get_page(vmf->page);
+	return 0;
+}
+
+static const struct vm_operations_struct sysgenid_vm_ops = {
+	.fault = sysgenid_fault,
+};
+
+static int sysgenid_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	if (vma->vm_pgoff || vma_pages(vma) != 1)
+		return -EINVAL;
+	if (vma->vm_flags & VM_WRITE)
+		return -EPERM;
+
+	vm_flags_set(vma, VM_DONTEXPAND);
+	vm_flags_clear(vma, VM_MAYWRITE);
+	vma->vm_ops = &sysgenid_vm_ops;
+	return 0;
+}
+
+static long sysgenid_ioctl(struct file *file, unsigned int cmd,
+			   unsigned long arg)
+{
+	struct sysgenid_watcher *watcher = file->private_data;
+
+	sysgenid_check_backend();
+
+	switch (cmd) {
+	case SYSGENID_SET_WATCHER_TRACKING:
+		if (!(file->f_mode & FMODE_WRITE))
+			return -EBADF;
+		sysgenid_set_tracking(watcher, arg);
+		if (arg)
+			sysgenid_wake_early(watcher);
+		return 0;
+	case SYSGENID_WAIT_WATCHERS:
+		return sysgenid_wait_watchers(watcher, arg);
+	case SYSGENID_TRIGGER_GEN_UPDATE:
+		return sysgenid_trigger(arg);
+	case SYSGENID_GET_GENERATION:
+		return put_user(sysgenid_generation(), (u32 __user *)arg);
+	default:
+		return -ENOTTY;
+	}
+}
+
+/* Only one argument is a pointer, so compat_ptr_ioctl() would be wrong. */
+static long sysgenid_compat_ioctl(struct file *file, unsigned int cmd,
+				  unsigned long arg)
+{
+	if (cmd == SYSGENID_GET_GENERATION)
+		arg = (unsigned long)compat_ptr(arg);
+	return sysgenid_ioctl(file, cmd, arg);
+}
+
+static void sysgenid_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct sysgenid_watcher *watcher = file->private_data;
+
+	seq_printf(m, "sysgenid-acknowledged:\t%u\n",
+		   READ_ONCE(watcher->acked));
+	seq_printf(m, "sysgenid-tracked:\t%d\n", READ_ONCE(watcher->tracked));
+}
+
+static const struct file_operations sysgenid_fops = {
+	.owner		= THIS_MODULE,
+	.open		= sysgenid_open,
+	.release	= sysgenid_release,
+	.read		= sysgenid_read,
+	.write		= sysgenid_write,
+	.poll		= sysgenid_poll,
+	.mmap		= sysgenid_mmap,
+	.unlocked_ioctl	= sysgenid_ioctl,
+	.compat_ioctl	= sysgenid_compat_ioctl,
+	.show_fdinfo	= sysgenid_show_fdinfo,
+};
+
+static ssize_t generation_show(struct device *dev,
+			       struct device_attribute *attr, char *buf)
+{
+	sysgenid_check_backend();
+	return sysfs_emit(buf, "%u\n", sysgenid_generation());
+}
+static DEVICE_ATTR_RO(generation);
+
+static ssize_t watchers_show(struct device *dev, struct device_attribute *attr,
+			     char *buf)
+{
+	return sysfs_emit(buf, "%u\n", READ_ONCE(sysgenid_tracked));
+}
+static DEVICE_ATTR_RO(watchers);
+
+static ssize_t outdated_show(struct device *dev, struct device_attribute *attr,
+			     char *buf)
+{
+	sysgenid_check_backend();
+	return sysfs_emit(buf, "%u\n", READ_ONCE(sysgenid_outdated));
+}
+static DEVICE_ATTR_RO(outdated);
+
+static ssize_t source_show(struct device *dev, struct device_attribute *attr,
+			   char *buf)
+{
+	struct sysgenid_backend *backend;
+
+	guard(mutex)(&sysgenid_backend_mutex);
+	backend = rcu_dereference_protected(sysgenid_backend,
+					    lockdep_is_held(&sysgenid_backend_mutex));
+	return sysfs_emit(buf, "%s\n", backend ? backend->name : "none");
+}
+static DEVICE_ATTR_RO(source);
+
+static struct attribute *sysgenid_attrs[] = {
+	&dev_attr_generation.attr,
+	&dev_attr_watchers.attr,
+	&dev_attr_outdated.attr,
+	&dev_attr_source.attr,
+	NULL
+};
+ATTRIBUTE_GROUPS(sysgenid);
+
+/* Everybody may look and map; to be waited for takes the right to write. */
+static struct miscdevice sysgenid_misc = {
+	.minor	= MISC_DYNAMIC_MINOR,
+	.name	= "sysgenid",
+	.fops	= &sysgenid_fops,
+	.groups	= sysgenid_groups,
+	.mode	= 0644,
+};
+
+static int __init sysgenid_init(void)
+{
+	int ret = -ENOMEM;
+
+	INIT_WORK(&sysgenid_tell_work, sysgenid_tell);
+	INIT_DELAYED_WORK(&sysgenid_uevent_work, sysgenid_send_events);
+
+	sysgenid_counter = (u32 *)get_zeroed_page(GFP_KERNEL);
+	if (!sysgenid_counter)
+		return -ENOMEM;
+
+	sysgenid_watcher_cache = KMEM_CACHE(sysgenid_watcher, SLAB_ACCOUNT);
+	if (!sysgenid_watcher_cache)
+		goto free_page;
+
+	sysgenid_wq = alloc_workqueue("sysgenid", WQ_UNBOUND | WQ_HIGHPRI, 0);
+	if (!sysgenid_wq)
+		goto destroy_cache;
+
+	ret = misc_register(&sysgenid_misc);
+	if (ret)
+		goto destroy_wq;
+	return 0;
+
+destroy_wq:
+	destroy_workqueue(sysgenid_wq);
+destroy_cache:
+	kmem_cache_destroy(sysgenid_watcher_cache);
+free_page:
+	free_page((unsigned long)sysgenid_counter);
+	return ret;
+}
+module_init(sysgenid_init);
+
+static void __exit sysgenid_exit(void)
+{
+	/* Nothing is open and no backend left, so nothing queues more. */
+	flush_work(&sysgenid_tell_work);
+	flush_delayed_work(&sysgenid_uevent_work);
+	cancel_delayed_work_sync(&sysgenid_uevent_work);
+
+	misc_deregister(&sysgenid_misc);
+	destroy_workqueue(sysgenid_wq);
+	kmem_cache_destroy(sysgenid_watcher_cache);
+	free_page((unsigned long)sysgenid_counter);
+}
+module_exit(sysgenid_exit);
+
+MODULE_DESCRIPTION("System generation ID");
+MODULE_LICENSE("GPL");
