@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The verbs that a person types; `make help` lists them. The modules' own build
+# is Kbuild's: `make -C KDIR M=$PWD modules` works without this file.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+PYTHON := /usr/bin/python3
+VM := tools/testing/vm
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# Of the kernel to build for; each gets a folder of its own to build in.
+RELEASE = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generated/utsrelease.h)
+BUILD_DIR = $(CURDIR)/build/$(RELEASE)
+# How many guests to run at once, and what else to tell pytest.
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: modules install check demo clean help
+
+modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
+	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
+		echo "error: $(KDIR) holds no kernel headers: install the package" \
+			"linux-headers-$$(uname -r), or name another tree with KDIR=FOLDER" >&2; exit 1; }
+	@mkdir -p $(BUILD_DIR) && find $(BUILD_DIR) -xtype l -delete
+	@find Kbuild drivers include tools/testing/selftests -name '*.mod.c' -o \
+		'(' -name '*.[ch]' -o -name Makefile -o -name Kbuild ')' -print | while read -r file; do \
+		mkdir -p "$$(dirname "$(BUILD_DIR)/$$file")" && \
+		ln -sf "$(CURDIR)/$$file" "$(BUILD_DIR)/$$file"; done
+	$(MAKE) -C $(KDIR) M=$(BUILD_DIR) modules
+
+install: modules ## install the modules (below INSTALL_MOD_PATH, if given) and run depmod
+	$(MAKE) -C $(KDIR) M=$(BUILD_DIR) INSTALL_MOD_DIR=updates modules_install
+	depmod -b "$(INSTALL_MOD_PATH)/" $(RELEASE)
+
+check: $(PYTHON) ## run every test, in guests with Debian's kernels; ACCEL=kvm makes it quick
+	@$(PYTHON) $(VM)/packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+demo: $(PYTHON) ## show what it is for: one guest, its snapshot, two clones
+	@$(PYTHON) $(VM)/packages.py
+	@$(PYTHON) $(VM)/demo.py
+
+clean: ## remove what was built (downloads are kept, in ~/.cache/sysgenid-vm)
+	rm -rf build $(VM)/__pycache__
+
+help: ## list these verbs
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+$(PYTHON):
+	$(SUDO) apt-get -q update
+	$(SUDO) apt-get -q install -y --no-install-recommends python3

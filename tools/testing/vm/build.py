@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Builds what goes into the guests: modules, programs, file system images.
+
+Everything lands in build/ of the checkout: build/KERNEL/ what depends on the
+kernel, build/programs/ what does not.
+"""
+import functools
+import shutil
+from pathlib import Path
+
+import host
+import kernels
+from initramfs import Image
+from kernels import Kernel
+
+SELFTESTS = host.ROOT / "tools/testing/selftests"
+PROGRAMS = host.BUILD / "programs"
+
+
+def folder(kernel: Kernel) -> Path:
+    return host.BUILD / kernel.name
+
+
+def make_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
+    """Builds the modules, and returns what the build printed."""
+    return host.run(["make", "-C", host.ROOT, "-j2", "modules", f"KDIR={kernel.build_tree}",
+                     f"BUILD_DIR={into or folder(kernel)}", *flags],
+                    f"building the modules for {kernel.release}")
+
+
+def make_test_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
+    """Builds the modules that only the tests use; after make_modules()."""
+    top = into or folder(kernel)
+    printed = ""
+    for kbuild in sorted(SELFTESTS.glob("*/Kbuild")):
+        here = top / kbuild.parent.relative_to(host.ROOT)
+        printed += host.run(
+            ["make", "-C", kernel.build_tree, f"M={here}", "modules",
+             f"KBUILD_EXTRA_SYMBOLS={top}/Module.symvers", *flags],
+            f"building the test modules in {kbuild.parent.relative_to(host.ROOT)}")
+    return printed
+
+
+def suites() -> list[Path]:
+    """The folders with test programs for the guest."""
+    return sorted(makefile.parent for makefile in SELFTESTS.glob("*/Makefile"))
+
+
+def make_suite(suite: Path, *goals: str) -> str:
+    return host.run(["make", "-s", "-C", suite, f"OUTPUT={PROGRAMS / suite.name}",
+                     f"KSELFTEST_DIR={kernels.source() / 'tools/testing/selftests'}", *goals],
+                    f"building the programs in {suite.relative_to(host.ROOT)}")
+
+
+@functools.cache
+def tests(suite: Path) -> list[str]:
+    """The names of a folder's test programs."""
+    return make_suite(suite, "list").split()
+
+
+def make_programs() -> None:
+    """Builds all that runs in guests of any kernel."""
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", PROGRAMS / "agent",
+              Path(__file__).with_name("agent.c")], "building the guests' agent")
+    for suite in suites():
+        (PROGRAMS / suite.name).mkdir(exist_ok=True)
+        make_suite(suite)
+
+
+def programs() -> list[Path]:
+    """What the suites have built."""
+    return [path for suite in suites() for path in sorted((PROGRAMS / suite.name).iterdir())
+            if path.is_file() and path.stat().st_mode & 0o100]
+
+
+def new_image(kernel: Kernel) -> Image:
+    """All that the guests of a kernel have by default; for more to be added."""
+    image = Image().basics(PROGRAMS / "agent")
+    for module in sorted(folder(kernel).rglob("*.ko")):
+        image.file(f"modules/{module.name}", module)
+    for program in programs():
+        image.file(f"test/{program.name}", program)
+    return image
+
+
+def image(kernel: Kernel) -> Path:
+    """The image that the guests of a kernel boot by default."""
+    return folder(kernel) / "initramfs.cpio"
+
+
+def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
+    """Adds modprobe, and the modules as `make install` installs them.
+
+    The kernel's lists of its own modules come along, as modprobe looks up
+    there what is built in; its modules themselves don't.
+    """
+    tree = scratch / "lib/modules" / kernel.release
+    tree.mkdir(parents=True)
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        if kernel.modules and (kernel.modules / name).exists():
+            shutil.copy(kernel.modules / name, tree)
+    host.run(["make", "-C", host.ROOT, "install", f"KDIR={kernel.build_tree}",
+              f"BUILD_DIR={folder(kernel)}", f"INSTALL_MOD_PATH={scratch}"],
+             "installing the modules")
+    image.tree("lib/modules", scratch / "lib/modules")
+    return image.kmod()
+
+
+def prepare(names: list[str]) -> None:
+    """Fetches and builds all that guests with these kernels need."""
+    chosen = [kernels.get(name) for name in names]
+    with host.locked("build", host.BUILD):
+        host.progress("building the programs for the guests")
+        make_programs()
+        for kernel in chosen:
+            host.progress(f"building the modules for {kernel.release}")
+            make_modules(kernel, "W=1")
+            make_test_modules(kernel, "W=1")
+            new_image(kernel).write(image(kernel))

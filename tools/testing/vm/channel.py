@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The host's end of the agent's serial port: programs in the guest.
+
+A thread reads all the time. What is known of the guest's programs, and half a
+message cut off by a snapshot, goes with the snapshot into every clone.
+"""
+import copy
+import re
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+
+class GuestGone(Exception):
+    """The guest ended, or its agent, or it said nothing in time."""
+
+
+@dataclass
+class Job:
+    """What the host knows of one program in the guest."""
+    script: str
+    output: str = ""
+    status: int | None = None
+
+
+@dataclass
+class State:
+    """What goes with a snapshot."""
+    ready: bool = False
+    buffer: bytes = b""
+    jobs: dict[int, Job] = field(default_factory=dict)
+
+
+class Channel:
+    def __init__(self, connection: socket.socket, state: State | None = None):
+        self.connection = connection
+        self.state = copy.deepcopy(state) if state else State()
+        self.changed = threading.Condition()
+        self.closed = False
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = self.connection.recv(65536)
+            except OSError:
+                data = b""
+            with self.changed:
+                self.state.buffer += data
+                self._parse()
+                self.closed = not data
+                self.changed.notify_all()
+                if self.closed:
+                    return
+
+    def _parse(self) -> None:
+        state = self.state
+        while b"\n" in state.buffer:
+            line, rest = state.buffer.split(b"\n", 1)
+            word, *numbers = line.decode("ascii", "replace").split()
+            if word == "out":
+                job, length = int(numbers[0]), int(numbers[1])
+                if len(rest) < length:
+                    return
+                state.jobs[job].output += rest[:length].decode("utf-8", "replace")
+                rest = rest[length:]
+            elif word == "exit":
+                state.jobs[int(numbers[0])].status = int(numbers[1])
+            elif word == "ready":
+                state.ready = True
+            state.buffer = rest
+
+    def wait(self, what: str, condition, seconds: float):
+        """Waits until condition() gives something, and returns that."""
+        deadline = time.monotonic() + seconds
+        with self.changed:
+            while not (result := condition()):
+                if self.closed:
+                    raise GuestGone(f"the guest ended while waiting for {what}")
+                if not self.changed.wait(max(deadline - time.monotonic(), 0)):
+                    raise GuestGone(f"the guest gave no {what} within {seconds:.0f} s")
+            return result
+
+    def drain(self, seconds: float) -> State:
+        """All that the guest sent up to its end, to go into a snapshot."""
+        self.reader.join(seconds)
+        if self.reader.is_alive():
+            raise GuestGone("the guest's port stayed open after its end")
+        return self.state
+
+    def send(self, message: bytes) -> None:
+        try:
+            self.connection.sendall(message)
+        except OSError as error:
+            raise GuestGone(f"the guest is gone ({error.strerror})") from None
+
+    def start(self, script: str) -> "Program":
+        with self.changed:
+            job = len(self.state.jobs)
+            self.state.jobs[job] = Job(script)
+        code = script.encode()
+        self.send(f"run {job} {len(code)}\n".encode() + code)
+        return Program(self, job)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program in a guest; clone.program(it) is its clone's."""
+    channel: Channel
+    job: int
+
+    @property
+    def script(self) -> str:
+        return self.channel.state.jobs[self.job].script
+
+    @property
+    def output(self) -> str:
+        """What it has printed up to now, errors too."""
+        return self.channel.state.jobs[self.job].output
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, 128 + signal if one ended it, None while it runs."""
+        return self.channel.state.jobs[self.job].status
+
+    def wait_for(self, pattern: str, seconds: float = 30) -> re.Match:
+        """Waits until it has printed what the regular expression describes."""
+        def seen():
+            match = re.search(pattern, self.output, re.M)
+            if not match and self.status is not None:
+                raise AssertionError(f"`{self.script}` ended with {self.status} and had not "
+                                     f"printed {pattern!r}, but:\n{self.output}")
+            return match
+        try:
+            return self.channel.wait(f"{pattern!r} from `{self.script}`", seen, seconds)
+        except GuestGone as gone:
+            raise GuestGone(f"{gone}; it had printed:\n{self.output}") from None
+
+    def wait(self, seconds: float = 30) -> int:
+        """Waits for its end and returns its exit status."""
+        self.channel.wait(f"end of `{self.script}`", lambda: self.status is not None, seconds)
+        return self.status
+
+    def kill(self, signal: int = 15) -> None:
+        """Sends a signal to it and all that it started."""
+        self.channel.send(f"kill {self.job} {signal}\n".encode())

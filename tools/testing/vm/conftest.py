@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the tests use: the choice of kernels, and guests that are looked after.
+
+A test that takes `kernel`, `guest` or `boot` runs once with each kernel.
+"""
+import re
+import shutil
+
+import pytest
+
+import build
+import host
+import kernels
+from guest import Guest, Options, Snapshot, go, new_guid
+
+
+FAILED = pytest.StashKey[bool]()
+GUESTS = pytest.StashKey[list]()
+# What all guests have before a snapshot of theirs is restored with another.
+GUID = new_guid()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kernel", action="append", metavar="NAME", dest="kernels",
+                     help=f"run with this kernel only (repeatable): {', '.join(kernels.PROVIDERS)}")
+
+
+def chosen(config) -> list[str]:
+    return config.getoption("kernels") or list(kernels.STOCK)
+
+
+def pytest_configure(config):
+    """Fetches and builds, once, before any worker process starts."""
+    config.addinivalue_line("markers", "kernels(*names): the only kernels that the test is for")
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    try:
+        build.prepare(chosen(config))
+    except host.Trouble as trouble:
+        pytest.exit(f"error: {trouble}", returncode=1)
+
+
+def pytest_generate_tests(metafunc):
+    if "kernel" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("kernels")
+        names = [name for name in chosen(metafunc.config) if not only or name in only.args]
+        metafunc.parametrize("kernel", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def kernel(request):
+    return kernels.get(request.param)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Tells the fixtures how the test went, and shows the guests' logs."""
+    report = (yield).get_result()
+    if report.failed:
+        item.stash[FAILED] = True
+        for guest in family(item):
+            report.sections.append((f"kernel log of {guest.name}", guest.log_end()))
+
+
+def family(item) -> list[Guest]:
+    """All guests that a test has started."""
+    return [member for guest in item.stash.get(GUESTS, []) for member in guest.family()]
+
+
+@pytest.fixture(scope="session")
+def booted():
+    """Snapshots of guests just booted, by their options."""
+    snapshots: dict[Options, Snapshot] = {}
+    yield snapshots
+    for snapshot in snapshots.values():
+        snapshot.file.close()
+
+
+@pytest.fixture
+def logs(request):
+    """The test's folder for logs, which stays if the test fails."""
+    folder = host.BUILD / "logs" / re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    yield folder
+    if not request.node.stash.get(FAILED, False):
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def boot(request, kernel, booted, logs):
+    """Gives a function that starts a guest; its arguments are Options'.
+
+    Guests with the same options are booted once and then restored from a
+    snapshot, which is quicker; fresh=True boots anew. All are closed after
+    the test, and their kernels' logs judged.
+    """
+    guests = request.node.stash[GUESTS] = []
+
+    def start(fresh: bool = False, **changes) -> Guest:
+        options = Options(kernel, **{"image": build.image(kernel), "guid": GUID, **changes})
+        name = f"guest{len(guests) or ''}"
+        if fresh:
+            guest = Guest(options, logs, name)
+        else:
+            if options not in booted:
+                with Guest(options, logs, f"{name}-boot") as first:
+                    booted[options] = first.snapshot()
+            guest = Guest(options, logs, name, booted[options])
+            go(guest)
+        guests.append(guest)
+        return guest
+
+    yield start
+    for guest in family(request.node):
+        if request.node.stash.get(FAILED, False):
+            guest.kill()
+        else:
+            guest.close()
+
+
+@pytest.fixture
+def guest(boot) -> Guest:
+    """A guest with one processor and a generation ID, no modules loaded."""
+    return boot()
+

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Guests: a kernel booted by QEMU, its snapshots, and the snapshots' clones.
+
+    with Guest(Options(kernel, image), logs) as guest:
+        guest.load_modules()
+        with guest.snapshot() as snap, snap.restore() as clone:
+            assert clone.generation() == 1
+
+Start guests from the main thread only: QEMU is made to end with the thread
+that started it.
+"""
+import fcntl
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import host
+import scan
+from channel import Channel, GuestGone, Program, State
+from kernels import Kernel
+from qmp import Qmp, QmpError
+
+KVM_GET_API_VERSION = 0xAE00
+
+
+@dataclass(frozen=True)
+class Options:
+    """A machine. A clone has the same, but for the GUID (None: no device)."""
+    kernel: Kernel
+    image: Path
+    guid: str | None = None
+    smp: int = 1
+    memory: int = 0             # MiB; 0: the kernel's default
+    cpu_flags: str = ""         # as in "-rdrand,-rdseed"
+    append: str = ""            # to the kernel's command line
+    acpi: Path | None = None    # a cpio with ACPI tables, before the image
+    machine: str = "pc"
+    firmware: Path | None = None
+    devices: tuple[str, ...] = ()
+    seconds: float = 300        # the longest that it may live
+
+
+def new_guid() -> str:
+    return str(uuid.uuid4())
+
+
+def accelerator() -> str:
+    """What ACCEL= in the environment asks for: tcg, or kvm if that works."""
+    accel = os.environ.get("ACCEL", "tcg")
+    if accel not in ("tcg", "kvm"):
+        raise host.Trouble(f"ACCEL={accel}: choose of tcg and kvm")
+    if accel == "kvm":
+        try:
+            with open("/dev/kvm", "rb+", buffering=0) as kvm:
+                fcntl.ioctl(kvm, KVM_GET_API_VERSION)
+        except OSError as error:
+            raise host.Trouble(f"ACCEL=kvm: /dev/kvm can't be used ({error.strerror}); "
+                               "without ACCEL it works, slower") from None
+    return accel
+
+
+def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
+    """QEMU's, but for its two sockets."""
+    kernel = options.kernel
+    argv = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-machine", options.machine, "-accel", accelerator(),
+            "-cpu", ",".join(filter(None, ("max", options.cpu_flags))),
+            "-smp", str(options.smp), "-m", str(options.memory or kernel.memory),
+            "-kernel", str(kernel.image), "-initrd", str(initrd),
+            "-append", " ".join(filter(None, (
+                "console=ttyS0 loglevel=8 panic=-1", kernel.append, options.append))),
+            "-chardev", f"file,id=console,path={console}", "-serial", "chardev:console",
+            "-serial", "chardev:agent", "-mon", "chardev=qmp,mode=control"]
+    if options.guid:
+        argv += ["-device", f"vmgenid,guid={options.guid}"]
+    if options.firmware:
+        argv += ["-bios", str(options.firmware)]
+    for device in options.devices:
+        argv += ["-device", device]
+    return argv
+
+
+class Guest:
+    """A running guest. To be closed, at best by `with`."""
+
+    def __init__(self, options: Options, logs: Path, name: str = "guest",
+                 snapshot: "Snapshot | None" = None):
+        self.options = options
+        self.logs = logs
+        self.name = name
+        self.console = logs / f"{name}.console"
+        self.errors = logs / f"{name}.qemu"
+        self.expected: list[str] = []
+        self.children: list[Guest] = []
+        self.process: subprocess.Popen | None = None
+        self.patience = options.kernel.patience
+        logs.mkdir(parents=True, exist_ok=True)
+        self._launch(snapshot)
+        try:
+            if snapshot:
+                self.channel.state.ready = True
+            else:
+                self._wait_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _launch(self, snapshot: "Snapshot | None") -> None:
+        agent, agent_end = socket.socketpair()
+        monitor, monitor_end = socket.socketpair()
+        argv = [*arguments(self.options, self._initrd(), self.console),
+                "-chardev", f"socket,id=agent,fd={agent_end.fileno()}",
+                "-chardev", f"socket,id=qmp,fd={monitor_end.fileno()}"]
+        if snapshot:
+            argv += ["-incoming", "defer"]
+        with open(self.errors, "wb") as errors, agent_end, monitor_end:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                pass_fds=(agent_end.fileno(), monitor_end.fileno()))
+        self.limit = threading.Timer(self.options.seconds * self.patience, self.process.kill)
+        self.limit.daemon = True
+        self.limit.start()
+        self.channel = Channel(agent, snapshot.state if snapshot else None)
+        try:
+            self.qmp = Qmp(monitor, 30)
+            self.qmp.command("migrate-set-capabilities",
+                             capabilities=[{"capability": "events", "state": True}])
+            if snapshot:
+                self.qmp.command("migrate-incoming", uri=f"exec:cat {snapshot.path}")
+        except QmpError as error:
+            self._died(str(error))
+
+    def _initrd(self) -> Path:
+        """The image, behind the ACPI tables if there are any."""
+        if not self.options.acpi:
+            return self.options.image
+        joined = self.logs / f"{self.name}.initrd"
+        tables = self.options.acpi.read_bytes()
+        joined.write_bytes(tables + b"\0" * (-len(tables) % 512)
+                           + self.options.image.read_bytes())
+        return joined
+
+    def _wait_ready(self) -> None:
+        try:
+            self.channel.wait("sign of life", lambda: self.channel.state.ready,
+                              90 * self.patience)
+        except GuestGone as gone:
+            self._died(str(gone))
+
+    def _died(self, why: str) -> None:
+        """Raises what is known of a guest's or QEMU's unexpected end."""
+        self.kill()
+        said = self.errors.read_text(errors="replace").strip()
+        ended = f"; QEMU ended with {self.process.returncode} and said: {said}" if said else ""
+        raise GuestGone(f"{self.name}: {why}{ended}\n{self.log_end()}")
+
+    # Programs
+
+    def start(self, script: str) -> Program:
+        """Starts a shell script in the guest; it runs beside what follows."""
+        return self.channel.start(script)
+
+    def run(self, script: str, seconds: float = 30, check: bool = True) -> str:
+        """Runs a shell script in the guest and returns what it printed."""
+        program = self.start(script)
+        status = program.wait(seconds * self.patience)
+        if check and status:
+            raise AssertionError(f"{self.name}: `{script}` ended with {status}:\n{program.output}")
+        return program.output
+
+    def status(self, script: str, seconds: float = 30) -> int:
+        """Runs a shell script in the guest and returns its exit status."""
+        return self.start(script).wait(seconds * self.patience)
+
+    def program(self, other: Program) -> Program:
+        """This clone's copy of a program started before the snapshot."""
+        return Program(self.channel, other.job)
+
+    def load_modules(self) -> None:
+        self.run("insmod /modules/sysgenid.ko && insmod /modules/vmgenid.ko")
+
+    def unload_modules(self) -> None:
+        self.run("rmmod vmgenid && rmmod sysgenid")
+
+    def generation(self) -> int:
+        return int(self.run("cat /sys/class/misc/sysgenid/generation"))
+
+    # Snapshots
+
+    def snapshot(self) -> "Snapshot":
+        """Stops the guest, saves it, and ends it."""
+        return Snapshot(self)
+
+    # The log
+
+    def expect(self, pattern: str) -> None:
+        """Lets lines of the kernel's log that match this pass at the end."""
+        self.expected.append(pattern)
+
+    def log(self) -> str:
+        return self.console.read_text(errors="replace")
+
+    def log_end(self, lines: int = 40) -> str:
+        end = self.log().splitlines()[-lines:] if self.console.exists() else []
+        return "\n".join([f"---- end of {self.console}", *end, "----"])
+
+    # The end
+
+    def family(self) -> Iterator["Guest"]:
+        """The guest and all its clones, and theirs."""
+        yield self
+        for child in self.children:
+            yield from child.family()
+
+    def kill(self) -> None:
+        """Ends QEMU at once."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.limit.cancel()
+
+    def close(self) -> None:
+        """Ends the guest, and fails if its kernel's log tells of trouble."""
+        if self.process.poll() is None and self.options.kernel.last_check:
+            self.run(f"( {self.options.kernel.last_check} ) > /dev/kmsg", 120)
+        self.kill()
+        found = scan.troubles(self.log(), self.expected)
+        if found:
+            raise AssertionError(f"{self.name}: trouble in the kernel's log, first of "
+                                 f"{len(found)}: {found[0]}\n{self.log_end()}")
+
+    def __enter__(self) -> "Guest":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind:
+            self.kill()
+        else:
+            self.close()
+
+
+class Snapshot:
+    """A saved guest, from which any number of clones can be restored."""
+
+    def __init__(self, guest: Guest):
+        self.guest = guest
+        self.options = guest.options
+        self.file = tempfile.TemporaryFile(dir=guest.logs)
+        self.path = f"/proc/{os.getpid()}/fd/{self.file.fileno()}"
+        try:
+            guest.qmp.command("stop")
+            guest.qmp.command("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+            guest.qmp.command("migrate", uri=f"exec:cat > {self.path}")
+            self._wait_saved()
+            guest.qmp.command("quit")
+            guest.process.wait(30)
+        except (QmpError, subprocess.TimeoutExpired) as error:
+            guest._died(f"no snapshot: {error}")
+        self.state: State = guest.channel.drain(30)
+        guest.close()
+
+    def _wait_saved(self) -> None:
+        while True:
+            event = self.guest.qmp.wait_event("MIGRATION", 60 * self.guest.patience)
+            if event["data"]["status"] == "completed":
+                return
+            if event["data"]["status"] == "failed":
+                free = os.statvfs(self.guest.logs)
+                full = " (the disk is full)" if free.f_bavail * free.f_frsize < 1 << 20 else ""
+                raise QmpError(f"QEMU could not write it{full}")
+
+    def launch(self, guid: str | None = None) -> Guest:
+        """Starts a clone, and leaves it stopped before its first instruction.
+
+        Give it to go() to let it run; several can be launched before.
+        """
+        options = replace(self.options, guid=guid or (self.options.guid and new_guid()))
+        children = self.guest.children
+        children.append(Guest(options, self.guest.logs,
+                              f"{self.guest.name}-{len(children) + 1}", self))
+        return children[-1]
+
+    def restore(self, guid: str | None = None) -> Guest:
+        """Starts a clone with that GUID, by default with a new one."""
+        clone = self.launch(guid)
+        go(clone)
+        return clone
+
+    @contextmanager
+    def restore_all(self, *guids: str) -> Iterator[list[Guest]]:
+        """Clones with those GUIDs, which run at the same time."""
+        clones = [self.launch(guid) for guid in guids]
+        try:
+            go(*clones)
+            yield clones
+        except BaseException:
+            for clone in clones:
+                clone.kill()
+            raise
+        for clone in clones:
+            clone.close()
+
+    def __enter__(self) -> "Snapshot":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.file.close()
+
+
+def go(*clones: Guest) -> None:
+    """Waits until launched clones are loaded, then lets them run."""
+    for clone in clones:
+        try:
+            clone.qmp.wait_event("MIGRATION", 60 * clone.patience, status="completed")
+        except QmpError as error:
+            clone._died(f"no restore: {error}")
+    for clone in clones:
+        clone.qmp.command("cont")
