@@ -24,6 +24,7 @@
 #include <linux/module.h>
 #include <linux/notifier.h>
 #include <linux/poll.h>
+#include <linux/rcupdate.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
@@ -87,8 +88,8 @@ static LIST_HEAD(sysgenid_watchers);
 static LIST_HEAD(sysgenid_overseers);
 
 /*
- * The backend is written under the mutex and used under SRCU, as its check()
- * may sleep. What the last backend left behind is under the mutex too.
+ * The backend is written under the mutex. It is used under RCU, or under SRCU
+ * to sleep. What the last backend left behind is under the mutex too.
  */
 static DEFINE_MUTEX(sysgenid_backend_mutex);
 DEFINE_STATIC_SRCU(sysgenid_backend_srcu);
@@ -209,9 +210,9 @@ EXPORT_SYMBOL_GPL(sysgenid_register_backend);
  * sysgenid_unregister_backend() - stop a backend from driving the counter
  * @backend: the registered backend
  *
- * When it returns, no call of @backend->check() is running or will come, and
- * the counter moves by software only. Must not be called with a lock held that
- * check() takes.
+ * When it returns, none of @backend's functions is running or will be called,
+ * and the counter moves by software only. Must not be called with a lock held
+ * that check() takes.
  *
  * Context: Process context. May sleep.
  */
@@ -220,14 +221,15 @@ void sysgenid_unregister_backend(struct sysgenid_backend *backend)
 	guard(mutex)(&sysgenid_backend_mutex);
 
 	rcu_assign_pointer(sysgenid_backend, NULL);
+	synchronize_rcu();
 	synchronize_srcu(&sysgenid_backend_srcu);
 	strscpy(sysgenid_left.name, backend->name, sizeof(sysgenid_left.name));
 	memcpy(sysgenid_left.id, backend->id, sizeof(sysgenid_left.id));
 }
 EXPORT_SYMBOL_GPL(sysgenid_unregister_backend);
 
-/* Let the backend look for a generation that nobody has noticed yet. */
-static void sysgenid_check_backend(void)
+/* The hardware shows a generation that nobody has acted on. */
+static noinline void sysgenid_call_check(void)
 {
 	struct sysgenid_backend *backend;
 	int idx;
@@ -237,6 +239,21 @@ static void sysgenid_check_backend(void)
 	if (backend)
 		backend->check(backend);
 	srcu_read_unlock(&sysgenid_backend_srcu, idx);
+}
+
+/* What every system call does before it answers. Process context, may sleep. */
+static void sysgenid_check_backend(void)
+{
+	struct sysgenid_backend *backend;
+	bool changed;
+
+	rcu_read_lock();
+	backend = rcu_dereference(sysgenid_backend);
+	changed = backend && backend->changed(backend);
+	rcu_read_unlock();
+
+	if (unlikely(changed))
+		sysgenid_call_check();
 }
 
 /*

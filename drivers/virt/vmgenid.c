@@ -75,7 +75,7 @@ static DEFINE_PER_CPU(bool, vmgenid_kicked);
  *   vmgenid_thread_fn()	the interrupt (SCI), in a thread of its CPU
  *   vmgenid_notify()		ACPI Notify, some milliseconds later, or where
  *				there is no SCI, the only one
- *   vmgenid_check_backend()	a system call of /dev/sysgenid
+ *   vmgenid_backend_check()	a system call of /dev/sysgenid
  *   vmgenid_resume()		the end of suspend or hibernation
  *   vmgenid_probe()		the driver has come, after having been away
  *   vmgenid_put_backend()	the driver is about to go
@@ -151,7 +151,12 @@ static void vmgenid_check(struct vmgenid *vmgenid)
 	rt_mutex_unlock(&vmgenid->lock);
 }
 
-static void vmgenid_check_backend(struct sysgenid_backend *backend)
+static bool vmgenid_backend_changed(struct sysgenid_backend *backend)
+{
+	return vmgenid_changed(container_of(backend, struct vmgenid, backend));
+}
+
+static void vmgenid_backend_check(struct sysgenid_backend *backend)
 {
 	vmgenid_check(container_of(backend, struct vmgenid, backend));
 }
@@ -342,7 +347,8 @@ static int vmgenid_get_backend(struct vmgenid *vmgenid)
 	add_device_randomness(&guid, sizeof(guid));
 	memcpy(vmgenid->backend.id, guid.half, sizeof(guid.half));
 	vmgenid->backend.name = "vmgenid";
-	vmgenid->backend.check = vmgenid_check_backend;
+	vmgenid->backend.changed = vmgenid_backend_changed;
+	vmgenid->backend.check = vmgenid_backend_check;
 
 	ret = sysgenid_register_backend(&vmgenid->backend);
 	if (ret)

@@ -18,15 +18,17 @@ struct notifier_block;
  *	acted on. sysgenid does not interpret it, but keeps it when the backend
  *	leaves and gives it back when one of the same name comes: what changed
  *	in between is not lost.
- * @check: looks at the hardware and, if the generation has changed, calls
- *	sysgenid_bump_generation() before it returns. Called by every system
- *	call of /dev/sysgenid before it answers, so it has to be cheap when
- *	there is nothing new. Process context, may sleep; may be called by
- *	several threads at once.
+ * @changed: looks at the hardware: does it show a generation that @check has
+ *	not acted on? Every system call of /dev/sysgenid asks before it answers,
+ *	so it has to be cheap. Must not sleep.
+ * @check: looks as well and, if there is a new generation, calls
+ *	sysgenid_bump_generation() before it returns. Called when @changed says
+ *	so, possibly by several threads at once. Process context, may sleep.
  */
 struct sysgenid_backend {
 	const char *name;
 	u64 id[2];
+	bool (*changed)(struct sysgenid_backend *backend);
 	void (*check)(struct sysgenid_backend *backend);
 };
 
