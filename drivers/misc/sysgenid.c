@@ -391,10 +391,13 @@ static int sysgenid_send_event(u32 generation, u32 merged)
 {
 	char number[sizeof("SYSGENID_GENERATION=4294967295")];
 	char dropped[sizeof("SYSGENID_MERGED=4294967295")];
-	char *env[] = { number, merged ? dropped : NULL, NULL };
+	char *env[3] = { number };
 
 	snprintf(number, sizeof(number), "SYSGENID_GENERATION=%u", generation);
-	snprintf(dropped, sizeof(dropped), "SYSGENID_MERGED=%u", merged);
+	if (merged) {
+		snprintf(dropped, sizeof(dropped), "SYSGENID_MERGED=%u", merged);
+		env[1] = dropped;
+	}
 	return kobject_uevent_env(&sysgenid_misc.this_device->kobj,
 				  KOBJ_CHANGE, env);
 }

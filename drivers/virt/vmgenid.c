@@ -24,6 +24,7 @@
 #include <linux/rtmutex.h>
 #include <linux/sched.h>
 #include <linux/smpboot.h>
+#include <linux/string.h>
 #include <linux/sysgenid.h>
 #include <linux/unaligned.h>
 
@@ -98,9 +99,18 @@ static bool vmgenid_changed(const struct vmgenid *vmgenid)
 {
 	struct vmgenid_guid guid = vmgenid_read(vmgenid);
 
-	/* Pairs with the release in vmgenid_check(). */
+	/* Acquire: who finds the GUID known also sees its generation. */
 	return guid.half[0] != smp_load_acquire(&vmgenid->backend.id[0]) ||
+	       /* The same for the other half. */
 	       guid.half[1] != smp_load_acquire(&vmgenid->backend.id[1]);
+}
+
+static void vmgenid_set_known(struct vmgenid *vmgenid, struct vmgenid_guid guid)
+{
+	/* Release: pairs with the acquire in vmgenid_changed(). */
+	smp_store_release(&vmgenid->backend.id[0], guid.half[0]);
+	/* The same for the other half. */
+	smp_store_release(&vmgenid->backend.id[1], guid.half[1]);
 }
 
 /*
@@ -112,14 +122,14 @@ static struct vmgenid_guid vmgenid_read_settled(const struct vmgenid *vmgenid)
 {
 	const u64 *old = vmgenid->backend.id;
 	struct vmgenid_guid last, guid = vmgenid_read(vmgenid);
+	bool mixed;
 	int i;
 
 	for (i = 0; i < VMGENID_READS; i++) {
 		last = guid;
 		guid = vmgenid_read(vmgenid);
-		if (guid.half[0] == last.half[0] &&
-		    guid.half[1] == last.half[1] &&
-		    (guid.half[0] == old[0]) == (guid.half[1] == old[1]))
+		mixed = (guid.half[0] == old[0]) != (guid.half[1] == old[1]);
+		if (!mixed && !memcmp(&guid, &last, sizeof(guid)))
 			break;
 		udelay(VMGENID_READ_DELAY);
 	}
@@ -134,7 +144,6 @@ static struct vmgenid_guid vmgenid_read_settled(const struct vmgenid *vmgenid)
  */
 static void vmgenid_check(struct vmgenid *vmgenid)
 {
-	u64 *known = vmgenid->backend.id;
 	struct vmgenid_guid guid;
 
 	if (!vmgenid_changed(vmgenid))
@@ -142,11 +151,10 @@ static void vmgenid_check(struct vmgenid *vmgenid)
 
 	rt_mutex_lock(&vmgenid->lock);
 	guid = vmgenid_read_settled(vmgenid);
-	if (guid.half[0] != known[0] || guid.half[1] != known[1]) {
+	if (memcmp(&guid, vmgenid->backend.id, sizeof(guid))) {
 		add_vmfork_randomness(&guid, sizeof(guid));
 		sysgenid_bump_generation();
-		smp_store_release(&known[0], guid.half[0]);
-		smp_store_release(&known[1], guid.half[1]);
+		vmgenid_set_known(vmgenid, guid);
 	}
 	rt_mutex_unlock(&vmgenid->lock);
 }
@@ -230,7 +238,7 @@ static int vmgenid_parse_addr(struct device *dev, const union acpi_object *addr,
 		element = &addr->package.elements[i];
 		if (element->type != ACPI_TYPE_INTEGER)
 			return dev_err_probe(dev, -EINVAL,
-					     FW_BUG "ADDR element %u is no integer (ACPI type %u)\n",
+					     FW_BUG "ADDR[%u] is no integer (ACPI type %u)\n",
 					     i, element->type);
 	}
 
@@ -238,7 +246,7 @@ static int vmgenid_parse_addr(struct device *dev, const union acpi_object *addr,
 	high = addr->package.elements[1].integer.value;
 	if (high > U32_MAX || (high && low > U32_MAX))
 		return dev_err_probe(dev, -EINVAL,
-				     FW_BUG "ADDR is no low (%#llx) and high (%#llx) half of an address\n",
+				     FW_BUG "ADDR halves %#llx, %#llx make no address\n",
 				     low, high);
 	if (low > U32_MAX)
 		dev_warn(dev, FW_BUG "ADDR has the whole address in its low half\n");
