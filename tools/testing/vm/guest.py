@@ -28,6 +28,8 @@ from kernels import Kernel
 from qmp import Qmp, QmpError
 
 KVM_GET_API_VERSION = 0xAE00
+# The module that drives the counter.
+BACKEND = "vmgenid"
 
 
 @dataclass(frozen=True)
@@ -184,11 +186,20 @@ class Guest:
         """This clone's copy of a program started before the snapshot."""
         return Program(self.channel, other.job)
 
+    def load_backend(self) -> None:
+        self.run(f"insmod /modules/{BACKEND}.ko")
+
+    def unload_backend(self) -> None:
+        """Returns when events that came before have been dealt with."""
+        self.run(f"rmmod {BACKEND}")
+
     def load_modules(self) -> None:
-        self.run("insmod /modules/sysgenid.ko && insmod /modules/vmgenid.ko")
+        self.run("insmod /modules/sysgenid.ko")
+        self.load_backend()
 
     def unload_modules(self) -> None:
-        self.run("rmmod vmgenid && rmmod sysgenid")
+        self.unload_backend()
+        self.run("rmmod sysgenid")
 
     def generation(self) -> int:
         return int(self.run("cat /sys/class/misc/sysgenid/generation"))
