@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs each test program of tools/testing/selftests in a guest.
+
+Each is one test here, which fails with the names of what failed in it.
+"""
+import re
+
+import build
+import pytest
+
+SKIPPED = 4
+PROGRAMS = [pytest.param(program, id=f"{suite.name}/{program}")
+            for suite in build.suites() for program in build.tests(suite)]
+
+
+def failures(output: str) -> list[str]:
+    """What is wrong with a program's TAP output, a line each."""
+    wrong = re.findall(r"^# .*:\d+:.*$|^not ok .*$", output, re.M)
+    plan = re.search(r"^1\.\.(\d+)$", output, re.M)
+    if not plan:
+        return wrong + ["it announced no tests"]
+    ran = len(re.findall(r"^(?:not )?ok \d+", output, re.M))
+    if ran != int(plan[1]):
+        wrong.append(f"it announced {plan[1]} tests and ran {ran}")
+    return wrong
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_selftest(program, boot):
+    guest = boot(smp=2)
+    guest.load_modules()
+    run = guest.start(f"cd /test && ./{program}")
+    status = run.wait(180 * guest.patience)
+    if status == SKIPPED:
+        pytest.skip(run.output)
+    wrong = failures(run.output)
+    if status and not wrong:
+        wrong = [f"it ended with {status}:", *run.output.splitlines()[-20:]]
+    if wrong:
+        pytest.fail("\n".join(wrong), pytrace=False)
