@@ -125,8 +125,9 @@ TEST_F(device, read_repeats_until_acknowledged)
 {
 	uint32_t generation = bump(self->fd);
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++) {
 		EXPECT_EQ((int)generation, call_read(self->fd, 4));
+	}
 	EXPECT_EQ(4, acknowledge(self->fd, generation));
 	EXPECT_FAILS(EAGAIN, call_read(self->fd, 4));
 }
@@ -350,8 +351,9 @@ TEST_F(device, level_triggered_epoll_reports_until_acknowledged)
 
 	EXPECT_EQ(0, epoll_events(epoll, 0));
 	generation = bump(self->fd);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++) {
 		EXPECT_EQ(EPOLLIN, epoll_events(epoll, -1));
+	}
 	acknowledge(self->fd, generation);
 	EXPECT_EQ(0, epoll_events(epoll, 0));
 }
@@ -389,8 +391,9 @@ TEST_F(device, mapping_shows_the_counter_and_then_zeros)
 	const volatile uint32_t *page = map_counter(open_device(O_RDONLY));
 
 	EXPECT_EQ(self->first, page[0]);
-	for (size_t i = 1; i < page_size() / sizeof(*page); i++)
+	for (size_t i = 1; i < page_size() / sizeof(*page); i++) {
 		ASSERT_EQ(0, page[i]);
+	}
 }
 
 TEST_F(device, mapping_changes_when_the_trigger_returns)
@@ -737,8 +740,9 @@ TEST(ordinary_clients_of_the_deployed_abi_work)
 	close(overseer);
 	overseer = open(DEVICE, O_RDWR);
 	EXPECT_EQ(0, ioctl(overseer, 0xe402, 20000));
-	for (int i = 0; i < CLIENTS; i++)
+	for (int i = 0; i < CLIENTS; i++) {
 		EXPECT_TRUE(succeeds(children[i]));
+	}
 	EXPECT_EQ(0, outdated());
 }
 
