@@ -62,6 +62,13 @@ def pytest_runtest_makereport(item, call):
             report.sections.append((f"kernel log of {guest.name}", guest.log_end()))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Shows what the tests have measured."""
+    for report in terminalreporter.getreports("passed"):
+        for what, figures in report.user_properties if report.when == "call" else ():
+            terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {what}: {figures}")
+
+
 def family(item) -> list[Guest]:
     """All guests that a test has started."""
     return [member for guest in item.stash.get(GUESTS, []) for member in guest.family()]

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Draws random numbers all the time, and looks for a new generation after each,
+ * in the way that is asked for. Says "drawing", and once it has seen one "seen
+ * N", the number of draws before, and the draws after that: "drew HEX". To
+ * "N COUNT" on its standard input it answers with the draws from number N on.
+ *
+ * The kernel's random number generator is made ready with bytes that are always
+ * the same, before ("early"), once the generation is seen ("late"), or not here
+ * ("never"). In a clone that was told of no new generation, the draws go on.
+ */
+#define _GNU_SOURCE
+#include <linux/random.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "ways.h"
+
+#define KEPT	(1 << 19)	/* how many of the last draws are kept */
+#define AFTER	64		/* how many to show of a new generation */
+#define BYTES	16
+
+static unsigned char draws[KEPT][BYTES];
+static unsigned long drawn;
+
+static void make_ready(void)
+{
+	struct {
+		struct rand_pool_info info;
+		char bytes[64];
+	} pool = { .info = { .entropy_count = 512, .buf_size = 64 } };
+	int fd = open("/dev/urandom", O_RDONLY);
+
+	memset(pool.bytes, 'x', sizeof(pool.bytes));
+	if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool))
+		err(1, "RNDADDENTROPY");
+	close(fd);
+}
+
+static void draw(void)
+{
+	if (getrandom(draws[drawn++ % KEPT], BYTES, GRND_NONBLOCK) != BYTES)
+		err(1, "getrandom");
+}
+
+static void show(unsigned long from, unsigned long count)
+{
+	if (from + KEPT <= drawn)
+		errx(1, "draw %lu is no longer known, %lu were made", from, drawn);
+	while (drawn < from + count)
+		draw();
+	for (; count--; from++) {
+		printf("drew ");
+		for (int i = 0; i < BYTES; i++)
+			printf("%02x", draws[from % KEPT][i]);
+		printf("\n");
+	}
+	fflush(stdout);
+}
+
+/* Is there a question on the standard input? Then answers it. */
+static void answer(void)
+{
+	unsigned long from, count;
+	char line[64];
+	ssize_t length = read(0, line, sizeof(line) - 1);
+
+	if (length <= 0)
+		return;
+	line[length] = '\0';
+	if (sscanf(line, "%lu %lu", &from, &count) != 2)
+		errx(1, "asked for: %s", line);
+	show(from, count);
+	printf("shown\n");
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	bool (*changed)(void);
+	const char *when;
+
+	if (argc != 3)
+		errx(2, "usage: draw_random map|read|poll|ioctl|write|wait early|late|never");
+	changed = ways_start(argv[1]);
+	when = argv[2];
+	if (!strcmp(when, "early"))
+		make_ready();
+	if (strcmp(when, "late"))
+		draw();
+	else if (getrandom(draws[0], 1, GRND_NONBLOCK) != -1)
+		errx(1, "the random number generator is ready already");
+	fcntl(0, F_SETFL, O_NONBLOCK);
+	printf("drawing\n");
+	fflush(stdout);
+
+	while (!changed()) {
+		if (strcmp(when, "late"))
+			draw();
+		answer();
+	}
+	if (!strcmp(when, "late"))
+		make_ready();
+	while (drawn < 1)
+		draw();
+	printf("seen %lu\n", drawn);
+	show(drawn, AFTER);
+	return 0;
+}

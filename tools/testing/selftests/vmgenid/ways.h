@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The ways in which a program can see that there is a new generation: for the
+ * programs that must not see it too late, whichever they use.
+ */
+#ifndef WAYS_H
+#define WAYS_H
+
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/sysgenid.h>
+
+/* The device, non-blocking; its mapped page; the generation at the start. */
+static int ways_fd;
+static volatile uint32_t *ways_page;
+static uint32_t ways_first;
+
+static bool by_map(void)
+{
+	return *ways_page != ways_first;
+}
+
+static bool by_read(void)
+{
+	uint32_t generation;
+
+	if (read(ways_fd, &generation, sizeof(generation)) == sizeof(generation))
+		return true;
+	if (errno != EAGAIN)
+		err(1, "read");
+	return false;
+}
+
+static bool by_poll(void)
+{
+	struct pollfd device = { .fd = ways_fd, .events = POLLIN };
+
+	if (poll(&device, 1, 0) < 0)
+		err(1, "poll");
+	return device.revents & POLLIN;
+}
+
+static bool by_ioctl(void)
+{
+	uint32_t generation;
+
+	if (ioctl(ways_fd, SYSGENID_GET_GENERATION, &generation))
+		err(1, "SYSGENID_GET_GENERATION");
+	return generation != ways_first;
+}
+
+/* What is over can't be acknowledged any more. */
+static bool by_write(void)
+{
+	if (write(ways_fd, &ways_first, sizeof(ways_first)) == sizeof(ways_first))
+		return false;
+	if (errno != EINVAL)
+		err(1, "write");
+	return true;
+}
+
+/* Nobody is tracked, so it only waits if the caller is outdated itself. */
+static bool by_wait(void)
+{
+	if (!ioctl(ways_fd, SYSGENID_WAIT_WATCHERS, 1))
+		return false;
+	if (errno != EINTR)
+		err(1, "SYSGENID_WAIT_WATCHERS");
+	return true;
+}
+
+/* Opens the device and returns how the named way sees a new generation. */
+static bool (*ways_start(const char *name))(void)
+{
+	static const struct {
+		const char *name;
+		bool (*changed)(void);
+	} ways[] = {
+		{ "map", by_map }, { "read", by_read }, { "poll", by_poll },
+		{ "ioctl", by_ioctl }, { "write", by_write }, { "wait", by_wait },
+	};
+
+	ways_fd = open("/dev/sysgenid", (strcmp(name, "write") ? O_RDONLY : O_RDWR) | O_NONBLOCK);
+	if (ways_fd < 0 || ioctl(ways_fd, SYSGENID_GET_GENERATION, &ways_first))
+		err(1, "/dev/sysgenid");
+	ways_page = mmap(NULL, sysconf(_SC_PAGESIZE), PROT_READ, MAP_SHARED, ways_fd, 0);
+	if (ways_page == MAP_FAILED)
+		err(1, "mmap");
+	for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++)
+		if (!strcmp(name, ways[i].name))
+			return ways[i].changed;
+	errx(2, "%s: choose of map, read, poll, ioctl, write and wait", name);
+}
+
+#endif /* WAYS_H */
