@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The part of the VMClock page that tells of a restored snapshot.
+ *
+ * The layout is specified at https://uapi-group.org/specifications/specs/vmclock/
+ * and by include/uapi/linux/vmclock-abi.h of the kernel (Linux 6.13, the
+ * generation counter and the notification 7.0). All fields are little-endian.
+ */
+#ifndef VMCLOCK_H
+#define VMCLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define VMCLOCK_PAGE_MAGIC	0x4b4c4356	/* "VCLK" */
+#define VMCLOCK_PAGE_VERSION	1
+
+#define VMCLOCK_HAS_GENERATION	(UINT64_C(1) << 8)
+#define VMCLOCK_HAS_NOTIFY	(UINT64_C(1) << 9)
+
+struct vmclock_page {
+	uint32_t magic;
+	uint32_t size;
+	uint16_t version;
+	uint8_t other_constants[2];
+	uint32_t sequence;		/* odd: what follows is being changed */
+	uint64_t disruption;
+	uint64_t flags;
+	uint8_t clock[72];		/* the time, of no interest here */
+	uint64_t generation;		/* of any value, never repeated */
+};
+
+_Static_assert(offsetof(struct vmclock_page, flags) == 24, "layout");
+_Static_assert(offsetof(struct vmclock_page, generation) == 104, "layout");
+
+#endif /* VMCLOCK_H */

@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What libsysgenid promises, tried on the real device: each test is a promise
+ * of libsysgenid(3). Where the environment of a process matters, the program
+ * runs itself once more, to play a role before its main().
+ */
+#define _GNU_SOURCE
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <kselftest_harness.h>
+#include <sysgenid.h>
+
+#include "../../../lib/sysgenid/vmclock.h"
+
+#define NOBODY		65534
+#define FAKE		"/tmp/libsysgenid-test-page"
+#define SETUID_SELF	"/tmp/libsysgenid-test-setuid"
+#define CHECK(condition)	do { if (!(condition)) _exit(__LINE__ & 127 ?: 1); } while (0)
+
+static int opened_before_main = -2;
+static enum sysgenid_source source_before_main;
+
+/* Roles: what a process finds that was started with another environment. */
+
+static void play_no_device(void)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(SYSGENID_TRACKED);
+	uint64_t seen = 0, generation = 1;
+	struct pollfd pollfd = { .events = POLLIN };
+
+	CHECK(sysgenid_open() == -1 && errno == ENOENT);
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_NONE);
+	CHECK(sysgenid_generation() == 0 && !sysgenid_changed(&seen));
+	CHECK(sysgenid_barrier(&generation) == 0 && generation == 0);
+	CHECK(watcher);
+	pollfd.fd = sysgenid_watcher_fd(watcher);
+	CHECK(poll(&pollfd, 1, 20) == 0);
+	CHECK(sysgenid_watcher_wait(watcher, 20, &generation) == 0);
+	CHECK(sysgenid_watcher_ack(watcher, 0) == 0);
+	CHECK(sysgenid_trigger(0) == -1 && errno == ENODEV);
+	CHECK(sysgenid_wait_watchers(10) == -1 && errno == ENODEV);
+	sysgenid_watcher_free(watcher);
+}
+
+static struct vmclock_page *map_fake(void)
+{
+	int fd = open(FAKE, O_RDWR);
+	void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	CHECK(page != MAP_FAILED);
+	return page;
+}
+
+static void play_vmclock(void)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(SYSGENID_TRACKED);
+	struct vmclock_page *page = map_fake();
+	uint64_t seen = sysgenid_generation(), generation;
+
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_VMCLOCK && watcher);
+	CHECK(seen == UINT64_C(0x700000001) && !sysgenid_changed(&seen));
+	CHECK(sysgenid_watcher_wait(watcher, 10, &generation) == 0);
+
+	/* Only the upper half differs. */
+	page->generation = htole64(UINT64_C(0x900000001));
+	CHECK(sysgenid_changed(&seen) && !sysgenid_changed(&seen));
+	CHECK(sysgenid_watcher_wait(watcher, -1, &generation) == 1);
+	CHECK(generation == seen);
+	CHECK(sysgenid_watcher_ack(watcher, generation - 1) && errno == ESTALE);
+	CHECK(sysgenid_watcher_ack(watcher, generation) == 0);
+	CHECK(sysgenid_watcher_wait(watcher, 10, &generation) == 0);
+
+	/* Found by a descriptor in an event loop as well. */
+	struct pollfd pollfd = {
+		.fd = sysgenid_watcher_fd(watcher), .events = POLLIN
+	};
+
+	page->generation = htole64(5);
+	do
+		CHECK(poll(&pollfd, 1, -1) == 1);
+	while (sysgenid_watcher_wait(watcher, 0, &generation) != 1);
+	CHECK(generation == 5);
+}
+
+static void play_file(void)
+{
+	uint64_t *page = (void *)map_fake();
+	uint64_t generation;
+
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_DEVICE);
+	*page = htole64(77);
+	CHECK(sysgenid_generation() == 77);
+	CHECK(sysgenid_barrier(&generation) == 0 && generation == 77);
+}
+
+static void play_secure(void)
+{
+	CHECK(getauxval(AT_SECURE));
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_DEVICE);
+}
+
+static void play_no_generation(void)
+{
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_NONE);
+}
+
+static const struct {
+	const char *name;
+	void (*play)(void);
+} roles[] = {
+	{ "no_device", play_no_device },
+	{ "vmclock", play_vmclock },
+	{ "file", play_file },
+	{ "secure", play_secure },
+	{ "no_generation", play_no_generation },
+};
+
+static void __attribute__((constructor(102))) before_main(void)
+{
+	const char *role = getenv("ROLE");
+
+	opened_before_main = sysgenid_open();
+	source_before_main = sysgenid_get_source();
+	for (size_t i = 0; role && i < sizeof(roles) / sizeof(*roles); i++) {
+		if (!strcmp(role, roles[i].name)) {
+			roles[i].play();
+			_exit(0);
+		}
+	}
+}
+
+/* 0, or the line of the check that failed. */
+static int run_role(const char *role, const char *device, const char *vmclock,
+		    const char *program, uid_t uid)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		setenv("ROLE", role, 1);
+		setenv("SYSGENID_DEVICE", device, 1);
+		setenv("SYSGENID_VMCLOCK", vmclock, 1);
+		CHECK(!uid || !setuid(uid));
+		execl(program, program, NULL);
+		_exit(126);
+	}
+	waitpid(child, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 127;
+}
+
+static void make_fake(uint64_t flags, uint64_t generation)
+{
+	struct vmclock_page page = {
+		.magic = htole32(VMCLOCK_PAGE_MAGIC),
+		.size = htole32(4096),
+		.version = htole16(VMCLOCK_PAGE_VERSION),
+		.flags = htole64(flags),
+		.generation = htole64(generation),
+	};
+	int fd = open(FAKE, O_RDWR | O_CREAT | O_TRUNC, 0666);
+
+	if (fd < 0 || ftruncate(fd, 4096) ||
+	    write(fd, &page, sizeof(page)) != sizeof(page))
+		_exit(125);
+	close(fd);
+}
+
+TEST(is_open_before_main)
+{
+	EXPECT_EQ(0, opened_before_main);
+	EXPECT_EQ(SYSGENID_SOURCE_DEVICE, source_before_main);
+}
+
+TEST(the_loaded_generation_is_the_devices)
+{
+	uint64_t before = sysgenid_generation(), barrier;
+
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	EXPECT_EQ(before + 1, sysgenid_generation());
+	ASSERT_EQ(0, sysgenid_barrier(&barrier));
+	EXPECT_EQ(before + 1, barrier);
+	ASSERT_EQ(0, sysgenid_trigger(before + 10));
+	EXPECT_EQ(before + 10, sysgenid_generation());
+}
+
+TEST(a_change_is_told_once)
+{
+	uint64_t seen = sysgenid_generation();
+
+	EXPECT_FALSE(sysgenid_changed(&seen));
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	EXPECT_TRUE(sysgenid_changed(&seen));
+	EXPECT_FALSE(sysgenid_changed(&seen));
+}
+
+TEST(the_barrier_survives_a_program_that_closes_all)
+{
+	uint64_t generation;
+	int fd;
+
+	/* The library's number is then another file's. */
+	close_range(3, 20, 0);
+	for (fd = 3; fd < 20; fd++)
+		dup2(STDERR_FILENO, fd);
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	EXPECT_EQ(0, sysgenid_barrier(&generation));
+	EXPECT_EQ(sysgenid_generation(), generation);
+}
+
+TEST(a_sandbox_without_dev_goes_on_being_told)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
+	uint64_t before = sysgenid_generation(), generation;
+	int ready[2], status;
+	pid_t child;
+
+	ASSERT_EQ(0, pipe(ready));
+	child = fork();
+	if (!child) {
+		CHECK(!unshare(CLONE_NEWNS));
+		CHECK(!mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+		CHECK(!mount("none", "/dev", "tmpfs", 0, NULL));
+		CHECK(access("/dev/sysgenid", F_OK));
+		CHECK(!setgroups(0, NULL) && !setuid(NOBODY));
+		CHECK(write(ready[1], "", 1) == 1);
+		while (sysgenid_generation() == before)
+			sched_yield();
+		CHECK(sysgenid_barrier(&generation) == 0);
+		CHECK(generation == before + 1);
+		_exit(0);
+	}
+	ASSERT_EQ(1, read(ready[0], &status, 1));
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	waitpid(child, &status, 0);
+	EXPECT_EQ(0, status);
+	sysgenid_watcher_free(watcher);
+}
+
+TEST(a_watcher_wakes_and_sleeps_after_its_acknowledgement)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
+	struct pollfd pollfd = { .events = POLLIN };
+	uint64_t generation;
+
+	ASSERT_NE(NULL, watcher);
+	pollfd.fd = sysgenid_watcher_fd(watcher);
+	EXPECT_EQ(0, poll(&pollfd, 1, 0));
+	EXPECT_EQ(0, sysgenid_watcher_wait(watcher, 0, &generation));
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	EXPECT_EQ(1, poll(&pollfd, 1, -1));
+	EXPECT_EQ(1, sysgenid_watcher_wait(watcher, -1, &generation));
+	EXPECT_EQ(sysgenid_generation(), generation);
+	EXPECT_EQ(-1, sysgenid_watcher_ack(watcher, generation - 1));
+	EXPECT_EQ(ESTALE, errno);
+	EXPECT_EQ(0, sysgenid_watcher_ack(watcher, generation));
+	EXPECT_EQ(0, poll(&pollfd, 1, 0));
+	EXPECT_EQ(0, sysgenid_watcher_wait(watcher, 1, &generation));
+	sysgenid_watcher_free(watcher);
+}
+
+TEST(a_wait_without_timeout_is_ended_by_a_new_generation)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
+	uint64_t generation;
+	pid_t child = fork();
+
+	if (!child) {
+		usleep(10000);
+		CHECK(sysgenid_trigger(0) == 0);
+		_exit(0);
+	}
+	EXPECT_EQ(1, sysgenid_watcher_wait(watcher, -1, &generation));
+	EXPECT_EQ(child, waitpid(child, NULL, 0));
+	sysgenid_watcher_free(watcher);
+}
+
+TEST(a_tracked_watcher_is_waited_for)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(SYSGENID_TRACKED);
+	uint64_t generation;
+
+	ASSERT_NE(NULL, watcher);
+	EXPECT_EQ(0, sysgenid_wait_watchers(1000));
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	EXPECT_EQ(-1, sysgenid_wait_watchers(20));
+	EXPECT_EQ(ETIME, errno);
+	ASSERT_EQ(1, sysgenid_watcher_wait(watcher, 0, &generation));
+	ASSERT_EQ(0, sysgenid_watcher_ack(watcher, generation));
+	EXPECT_EQ(0, sysgenid_wait_watchers(1000));
+
+	/* Freed, it is waited for no longer. */
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	sysgenid_watcher_free(watcher);
+	EXPECT_EQ(0, sysgenid_wait_watchers(-1));
+}
+
+TEST(unknown_flags_are_refused)
+{
+	EXPECT_EQ(NULL, sysgenid_watcher_new(2));
+	EXPECT_EQ(EINVAL, errno);
+}
+
+TEST(the_unprivileged_may_watch_but_not_trigger_or_be_tracked)
+{
+	struct pollfd pollfd = { .events = POLLIN };
+	struct sysgenid_watcher *watcher;
+	uint64_t generation;
+	int status;
+	pid_t child = fork();
+
+	if (!child) {
+		int go[2];
+
+		CHECK(!pipe(go));
+		if (!fork()) {
+			CHECK(read(go[0], &status, 1) == 1);
+			_exit(sysgenid_trigger(0) ? 1 : 0);
+		}
+		CHECK(!setgroups(0, NULL) && !setgid(NOBODY) && !setuid(NOBODY));
+		CHECK(!sysgenid_watcher_new(SYSGENID_TRACKED) && errno == EACCES);
+		CHECK(sysgenid_trigger(0) == -1 && errno == EACCES);
+		watcher = sysgenid_watcher_new(0);
+		CHECK(watcher);
+		CHECK(write(go[1], "", 1) == 1);
+		CHECK(sysgenid_watcher_wait(watcher, -1, &generation) == 1);
+		CHECK(sysgenid_watcher_ack(watcher, generation - 1) && errno == ESTALE);
+		CHECK(sysgenid_watcher_ack(watcher, generation) == 0);
+		pollfd.fd = sysgenid_watcher_fd(watcher);
+		CHECK(poll(&pollfd, 1, 0) == 0);
+		_exit(0);
+	}
+	waitpid(child, &status, 0);
+	EXPECT_EQ(0, status);
+}
+
+TEST(a_childs_acknowledgement_is_not_its_parents)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
+	uint64_t generation;
+	int status;
+	pid_t child;
+
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	child = fork();
+	if (!child) {
+		int fd = sysgenid_watcher_fd(watcher);
+
+		CHECK(sysgenid_watcher_wait(watcher, 0, &generation) == 1);
+		CHECK(sysgenid_watcher_fd(watcher) == fd);
+		CHECK(sysgenid_watcher_ack(watcher, generation) == 0);
+		CHECK(sysgenid_watcher_wait(watcher, 0, &generation) == 0);
+		CHECK(sysgenid_trigger(0) == 0);
+		CHECK(sysgenid_watcher_wait(watcher, -1, &generation) == 1);
+		_exit(0);
+	}
+	waitpid(child, &status, 0);
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(1, sysgenid_watcher_wait(watcher, 0, &generation));
+	EXPECT_EQ(0, sysgenid_watcher_ack(watcher, generation));
+	EXPECT_EQ(0, sysgenid_watcher_wait(watcher, 0, &generation));
+	sysgenid_watcher_free(watcher);
+}
+
+#define CHANGES	200
+
+/* Each change seen at most once, and the last one seen. */
+static void *count_changes(void *last)
+{
+	uint64_t seen = *(uint64_t *)last - CHANGES;
+	uint64_t previous = seen;
+	long wrong = 0;
+
+	while (seen != *(uint64_t *)last) {
+		if (sysgenid_changed(&seen) && seen <= previous)
+			wrong++;
+		previous = seen;
+	}
+	return (void *)wrong;
+}
+
+TEST(threads_see_every_generation_in_order)
+{
+	uint64_t last = sysgenid_generation() + CHANGES;
+	pthread_t threads[4];
+	void *wrong;
+	int i;
+
+	for (i = 0; i < 4; i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, count_changes, &last));
+	for (i = 0; i < CHANGES; i++)
+		ASSERT_EQ(0, sysgenid_trigger(0));
+	for (i = 0; i < 4; i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], &wrong));
+		EXPECT_EQ(NULL, wrong);
+	}
+}
+
+TEST(without_a_device_nothing_ever_changes)
+{
+	EXPECT_EQ(0, run_role("no_device", "/nowhere", "/nowhere", "/proc/self/exe", 0));
+}
+
+TEST(a_vmclock_is_used_where_there_is_no_device)
+{
+	make_fake(VMCLOCK_HAS_GENERATION, UINT64_C(0x700000001));
+	EXPECT_EQ(0, run_role("vmclock", "/nowhere", FAKE, "/proc/self/exe", 0));
+	/* Notifications promised, but a file can't be polled. */
+	make_fake(VMCLOCK_HAS_GENERATION | VMCLOCK_HAS_NOTIFY, UINT64_C(0x700000001));
+	EXPECT_EQ(0, run_role("vmclock", "/nowhere", FAKE, "/proc/self/exe", 0));
+}
+
+TEST(a_vmclock_that_counts_no_generations_is_none)
+{
+	make_fake(0, 1);
+	EXPECT_EQ(0, run_role("no_generation", "/nowhere", FAKE, "/proc/self/exe", 0));
+}
+
+TEST(a_file_can_stand_in_for_the_device)
+{
+	make_fake(0, 1);
+	EXPECT_EQ(0, run_role("file", FAKE, "/nowhere", "/proc/self/exe", 0));
+}
+
+TEST(the_privileged_ignore_the_environment)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "cp /proc/%d/exe %s", getpid(), SETUID_SELF);
+	ASSERT_EQ(0, system(command));
+	ASSERT_EQ(0, chmod(SETUID_SELF, 04755));
+	EXPECT_EQ(0, run_role("secure", "/nowhere", "/nowhere", SETUID_SELF, NOBODY));
+	unlink(SETUID_SELF);
+}
+
+TEST_HARNESS_MAIN
