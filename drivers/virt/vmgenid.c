@@ -255,6 +255,30 @@ static int vmgenid_parse_addr(struct device *dev, const union acpi_object *addr,
 	return 0;
 }
 
+static int vmgenid_intersects(u64 phys, unsigned long flags, unsigned long desc)
+{
+	return region_intersects(phys, sizeof(struct vmgenid_guid), flags, desc);
+}
+
+/*
+ * Memory that firmware keeps, or that nobody has told us about; else it is some
+ * device's registers. Only x86 has this among its resources.
+ */
+static bool vmgenid_is_memory(u64 phys)
+{
+	if (!IS_ENABLED(CONFIG_X86))
+		return true;
+
+	return vmgenid_intersects(phys, IORESOURCE_MEM,
+				  IORES_DESC_NONE) == REGION_DISJOINT ||
+	       vmgenid_intersects(phys, IORESOURCE_MEM,
+				  IORES_DESC_RESERVED) != REGION_DISJOINT ||
+	       vmgenid_intersects(phys, IORESOURCE_MEM,
+				  IORES_DESC_ACPI_NV_STORAGE) != REGION_DISJOINT ||
+	       vmgenid_intersects(phys, IORESOURCE_MEM,
+				  IORES_DESC_ACPI_TABLES) != REGION_DISJOINT;
+}
+
 static int vmgenid_check_addr(struct device *dev, u64 phys)
 {
 	const u64 last = iomem_resource.end - (sizeof(struct vmgenid_guid) - 1);
@@ -266,11 +290,14 @@ static int vmgenid_check_addr(struct device *dev, u64 phys)
 				     FW_BUG "ADDR %#llx is past the last physical address %pa\n",
 				     phys, &iomem_resource.end);
 	/* Where the kernel keeps its own data, every change would be an event. */
-	if (region_intersects(phys, sizeof(struct vmgenid_guid),
-			      IORESOURCE_SYSTEM_RAM,
-			      IORES_DESC_NONE) != REGION_DISJOINT)
+	if (vmgenid_intersects(phys, IORESOURCE_SYSTEM_RAM,
+			       IORES_DESC_NONE) != REGION_DISJOINT)
 		return dev_err_probe(dev, -EBUSY,
-				     FW_BUG "ADDR %#llx is in RAM that firmware has not reserved\n",
+				     FW_BUG "ADDR %#llx is in RAM that is not reserved\n",
+				     phys);
+	if (!vmgenid_is_memory(phys))
+		return dev_err_probe(dev, -EBUSY,
+				     FW_BUG "ADDR %#llx is no memory, but a device's\n",
 				     phys);
 	if (!IS_ALIGNED(phys, sizeof(u64)))
 		dev_warn(dev, FW_BUG "ADDR %#llx is not aligned to 8 bytes\n",
@@ -284,9 +311,10 @@ static int vmgenid_get_addr(struct device *dev, u64 *phys)
 	acpi_status status;
 	int ret;
 
-	status = acpi_evaluate_object(ACPI_HANDLE(dev), "ADDR", NULL, &buffer);
-	if (status == AE_NOT_FOUND)
+	if (!acpi_has_method(ACPI_HANDLE(dev), "ADDR"))
 		return dev_err_probe(dev, -ENODEV, FW_BUG "there is no ADDR\n");
+
+	status = acpi_evaluate_object(ACPI_HANDLE(dev), "ADDR", NULL, &buffer);
 	if (ACPI_FAILURE(status))
 		return dev_err_probe(dev, -EIO, FW_BUG "ADDR fails with %s\n",
 				     acpi_format_exception(status));
