@@ -24,7 +24,7 @@ def folder(kernel: Kernel) -> Path:
 def make_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
     """Builds the modules, and returns what the build printed."""
     return host.run(["make", "-C", host.ROOT, "-j2", "modules", f"KDIR={kernel.build_tree}",
-                     f"BUILD_DIR={into or folder(kernel)}", *flags],
+                     f"BUILD_DIR={into or folder(kernel)}", *kernel.make_flags, *flags],
                     f"building the modules for {kernel.release}")
 
 
@@ -36,7 +36,7 @@ def make_test_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> 
         here = top / kbuild.parent.relative_to(host.ROOT)
         printed += host.run(
             ["make", "-C", kernel.build_tree, f"M={here}", "modules",
-             f"KBUILD_EXTRA_SYMBOLS={top}/Module.symvers", *flags],
+             f"KBUILD_EXTRA_SYMBOLS={top}/Module.symvers", *kernel.make_flags, *flags],
             f"building the test modules in {kbuild.parent.relative_to(host.ROOT)}")
     return printed
 

@@ -11,6 +11,7 @@ import pytest
 import build
 import host
 import kernels
+import own_kernels  # noqa: F401, makes more kernels known
 from guest import Guest, Options, Snapshot, go, new_guid
 
 

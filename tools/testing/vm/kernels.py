@@ -42,6 +42,7 @@ class Kernel:
     MiB) and patience (how many times a stock kernel's time limits it needs)
     are its guests' defaults. last_check is a shell command for the end of a
     guest's life; what it prints goes to the guest's log, and is judged there.
+    make_flags are for building modules.
     """
     name: str
     release: str
@@ -52,6 +53,7 @@ class Kernel:
     memory: int = 128
     patience: float = 1
     last_check: str = ""
+    make_flags: tuple[str, ...] = ()
 
 
 def natural(text: str) -> list:
