@@ -19,6 +19,8 @@ NEEDED = (
     "gcc-multilib", "linux-libc-dev",
     # unpacking
     "xz-utils", "tar",
+    # the guests' ACPI tables
+    "acpica-tools",
     # tests
     "python3-pytest", "python3-pytest-xdist", "python3-pytest-timeout",
 )
