@@ -66,7 +66,8 @@ NOT_TWO = "elements instead of 2"
 NO_INTEGER = "is no integer"
 NO_HALVES = "ADDR halves"
 TOO_FAR = "is past the last physical address"
-IN_RAM = "is in RAM that firmware has not reserved"
+IN_RAM = "is in RAM that is not reserved"
+NO_MEMORY = "is no memory"
 MISALIGNED = "not aligned to 8 bytes"
 IN_LOW = "the whole address in its low half"
 
@@ -74,6 +75,8 @@ ADDRESSES = (
     Variant("absent", "", errno.ENODEV, "there is no ADDR"),
     Variant("divides_by_zero", method("Local0 = 0\nReturn (1 / Local0)"),
             errno.EIO, "ADDR fails with AE_AML_DIVIDE_BY_ZERO"),
+    Variant("names_what_is_not_there", "External (\\NONE)" + method("Return (DerefOf (\\NONE))"),
+            errno.EIO, "ADDR fails with AE_NOT_FOUND"),
     Variant("returns_nothing", method("Local0 = 1"), errno.EINVAL, NO_PACKAGE),
     Variant("wants_an_argument", "Method (ADDR, 1) { Return (Arg0) }",
             errno.EINVAL, NO_PACKAGE),
@@ -110,6 +113,11 @@ ADDRESSES = (
             errno.EBUSY, IN_RAM),
     Variant("ends_in_the_kernels_memory", pair(f"{RESERVED + PAGES * 4096 - 8:#x}", 0),
             errno.EBUSY, IN_RAM),
+    Variant("in_the_interrupt_controller", pair("0xFEC00000", 0), errno.EBUSY, NO_MEMORY),
+    Variant("in_the_local_interrupt_controller", pair("0xFEE00000", 0),
+            errno.EBUSY, NO_MEMORY),
+    Variant("in_the_timer", pair("0xFED000F0", 0), errno.EBUSY, NO_MEMORY),
+    Variant("among_the_pci_devices", pair("0xE0000000", 0), errno.EBUSY, NO_MEMORY),
     Variant("misaligned", GOOD, BOUND, MISALIGNED, offset=0x7F),
     Variant("aligned_to_8", GOOD, BOUND, offset=0x28),
     Variant("across_a_page_boundary", GOOD, BOUND, offset=0xFF8),
