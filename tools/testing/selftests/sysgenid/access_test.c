@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Who may do what: everybody looks, who may write is waited for, who has the
+ * capability in the initial user namespace triggers; and who pays for it.
+ */
+#include "device.h"
+
+#include <linux/capability.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#ifndef CAP_CHECKPOINT_RESTORE
+#define CAP_CHECKPOINT_RESTORE 40
+#endif
+
+#define NOBODY 65534
+
+/* Leaves the process with these capabilities, and no others. */
+static void keep_capabilities(uint64_t set)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = set, .permitted = set },
+		{ .effective = set >> 32, .permitted = set >> 32 },
+	};
+
+	if (syscall(SYS_capset, &header, data))
+		err(1, "capset");
+}
+
+static void become_nobody(void)
+{
+	if (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY))
+		err(1, "setresuid");
+}
+
+static uint64_t all_capabilities(void)
+{
+	uint64_t set = 0;
+
+	for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++)
+		set |= 1ULL << capability;
+	return set;
+}
+
+FIXTURE(access) {
+	int fd;			/* opened as root */
+	uint32_t first;
+};
+
+FIXTURE_SETUP(access)
+{
+	self->fd = open_device(O_RDWR | O_NONBLOCK);
+	self->first = get_generation(self->fd);
+}
+
+FIXTURE_TEARDOWN(access)
+{
+	close(self->fd);
+}
+
+TEST_F(access, trigger_without_capability_is_EACCES)
+{
+	become_nobody();
+	EXPECT_FAILS(EACCES, trigger(self->fd, 0));
+	EXPECT_EQ(self->first, get_generation(self->fd));
+}
+
+TEST_F(access, capability_is_asked_for_before_the_minimum)
+{
+	become_nobody();
+	EXPECT_FAILS(EACCES, trigger(self->fd, -1UL));
+}
+
+TEST_F(access, trigger_takes_CAP_CHECKPOINT_RESTORE)
+{
+	keep_capabilities(1ULL << CAP_CHECKPOINT_RESTORE);
+	EXPECT_EQ(0, trigger(self->fd, 0));
+}
+
+TEST_F(access, trigger_takes_CAP_SYS_ADMIN)
+{
+	keep_capabilities(1ULL << CAP_SYS_ADMIN);
+	EXPECT_EQ(0, trigger(self->fd, 0));
+}
+
+TEST_F(access, all_other_capabilities_are_not_enough)
+{
+	keep_capabilities(all_capabilities() & ~(1ULL << CAP_CHECKPOINT_RESTORE) &
+			  ~(1ULL << CAP_SYS_ADMIN));
+	EXPECT_FAILS(EACCES, trigger(self->fd, 0));
+}
+
+TEST_F(access, capabilities_in_a_users_own_namespace_are_not_enough)
+{
+	become_nobody();
+	if (unshare(CLONE_NEWUSER))
+		SKIP(return, "no user namespaces for users here: %s", strerror(errno));
+	EXPECT_FAILS(EACCES, trigger(self->fd, 0));
+	EXPECT_FAILS(EACCES, trigger(open_device(O_RDONLY), 0));
+	EXPECT_EQ(self->first, get_generation(self->fd));
+}
+
+TEST_F(access, root_in_a_namespace_of_its_own_may_not_trigger)
+{
+	if (unshare(CLONE_NEWUSER))
+		SKIP(return, "no user namespaces here: %s", strerror(errno));
+	EXPECT_FAILS(EACCES, trigger(self->fd, 0));
+}
+
+TEST_F(access, nobody_may_map_poll_wait_and_ask)
+{
+	int fd;
+
+	become_nobody();
+	fd = open_device(O_RDONLY);
+	EXPECT_EQ(self->first, *map_counter(fd));
+	EXPECT_EQ(self->first, get_generation(fd));
+	EXPECT_FALSE(has_news(fd));
+	EXPECT_EQ(0, wait_watchers(fd, 0));
+}
+
+TEST_F(access, nobody_may_read_and_is_woken)
+{
+	pid_t child = fork();
+
+	if (!child) {
+		become_nobody();
+		_exit(call_read(open_device(O_RDONLY), 4) != (int)self->first + 1);
+	}
+	wait_asleep(child, SYS_read);
+	bump(self->fd);
+	EXPECT_TRUE(succeeds(child));
+}
+
+TEST_F(access, nobody_may_not_acknowledge_or_be_waited_for)
+{
+	int fd;
+
+	become_nobody();
+	EXPECT_FAILS(EACCES, open(DEVICE, O_RDWR));
+	EXPECT_FAILS(EACCES, open(DEVICE, O_WRONLY));
+	fd = open_device(O_RDONLY);
+	EXPECT_FAILS(EBADF, acknowledge(fd, self->first));
+	EXPECT_FAILS(EBADF, set_tracking(fd, 1));
+}
+
+TEST_F(access, descriptor_passed_on_by_root_acknowledges_and_is_waited_for)
+{
+	uint32_t generation = bump(self->fd);
+
+	become_nobody();
+	EXPECT_EQ(0, set_tracking(self->fd, 1));
+	EXPECT_EQ(1, outdated());
+	EXPECT_EQ(4, acknowledge(self->fd, generation));
+	EXPECT_EQ(0, outdated());
+}
+
+/*
+ * Memory behind open descriptors. A control group pays for its processes; how
+ * much more for the device than for /dev/null, where there is nothing behind?
+ */
+#define DESCRIPTORS 4096
+#define GROUPS "/tmp/cgroup"
+
+static bool put_word(const char *path, const char *word)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool done = fd >= 0 && write(fd, word, strlen(word)) == (ssize_t)strlen(word);
+
+	close(fd);
+	return done;
+}
+
+static bool have_memory_groups(void)
+{
+	mkdir(GROUPS, 0755);
+	return (!mount("cgroup2", GROUPS, "cgroup2", 0, NULL) || errno == EBUSY) &&
+	       put_word(GROUPS "/cgroup.subtree_control", "+memory");
+}
+
+/* The bytes of slab memory that a new group pays for so many descriptors. */
+static long long slab_of_descriptors(const char *group, const char *file)
+{
+	char folder[64], path[128];
+	long long slab;
+	pid_t child;
+	int done[2];
+
+	snprintf(folder, sizeof(folder), GROUPS "/%s", group);
+	if (mkdir(folder, 0755) || pipe(done))
+		err(1, "%s", folder);
+	child = fork();
+	if (!child) {
+		struct rlimit limit = { DESCRIPTORS + 16, DESCRIPTORS + 16 };
+
+		snprintf(path, sizeof(path), "%s/cgroup.procs", folder);
+		if (!put_word(path, "0") || setrlimit(RLIMIT_NOFILE, &limit))
+			_exit(1);
+		for (int i = 0; i < DESCRIPTORS; i++)
+			if (open(file, O_RDONLY) < 0)
+				_exit(1);
+		if (write(done[1], "", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(done[1]);
+	if (read(done[0], path, 1) != 1)
+		errx(1, "%s could not be opened so often", file);
+	snprintf(path, sizeof(path), "%s/memory.stat", folder);
+	slab = number_in(path, "slab ");
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	rmdir(folder);
+	return slab;
+}
+
+TEST_F(access, memory_of_descriptors_is_charged_to_who_opened_them)
+{
+	long long empty, full;
+
+	if (!have_memory_groups())
+		SKIP(return, "no control groups for memory here: %s", strerror(errno));
+	empty = slab_of_descriptors("empty", "/dev/null");
+	full = slab_of_descriptors("full", DEVICE);
+	/* What is behind a descriptor has at least a few words. */
+	EXPECT_LE(empty + DESCRIPTORS * 32, full);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What sysgenid does with its backend and its notifiers, by sysgenid_test:
+ * every system call looks at the hardware, one event is one generation, and
+ * the kernel's own users are told before userspace is woken.
+ */
+#include "modules.h"
+
+FIXTURE(backend) {
+	int fd;			/* up to date at first */
+	uint32_t first;
+	const volatile uint32_t *counter;
+};
+
+FIXTURE_SETUP(backend)
+{
+	if (!load_test_module(""))
+		SKIP(return, "sysgenid_test can't be loaded");
+	self->fd = open_device(O_RDWR | O_NONBLOCK);
+	self->counter = map_counter(self->fd);
+	/* It may have come with news, of which all have to be told first. */
+	self->first = bump(self->fd);
+	acknowledge(self->fd, self->first);
+	while (test_get("last_told") != self->first)
+		sched_yield();
+}
+
+FIXTURE_TEARDOWN(backend)
+{
+	munmap((void *)self->counter, page_size());
+	close(self->fd);
+	EXPECT_TRUE(unload_module("sysgenid_test"));
+}
+
+/* An event in the hardware, of which it does not tell. */
+static void change_hardware(void)
+{
+	test_set("hardware", test_get("hardware") + 1);
+}
+
+/* Every system call looks */
+
+TEST_F(backend, open_looks_at_the_hardware)
+{
+	int fd;
+
+	change_hardware();
+	EXPECT_EQ(self->first, *self->counter);
+	fd = open_device(O_RDONLY);
+	EXPECT_EQ(self->first + 1, *self->counter);
+	EXPECT_FALSE(has_news(fd));
+}
+
+TEST_F(backend, read_looks_at_the_hardware)
+{
+	EXPECT_FAILS(EAGAIN, call_read(self->fd, 4));
+	change_hardware();
+	EXPECT_EQ((int)self->first + 1, call_read(self->fd, 4));
+}
+
+TEST_F(backend, read_that_was_woken_looks_again)
+{
+	struct caller reader;
+
+	start_reader(&reader, open_device(O_RDONLY));
+	change_hardware();
+	test_set("bump", 1);
+	finish_call(&reader);
+	EXPECT_EQ((int)self->first + 2, reader.result);
+}
+
+TEST_F(backend, write_looks_at_the_hardware)
+{
+	EXPECT_EQ(4, acknowledge(self->fd, self->first));
+	change_hardware();
+	EXPECT_FAILS(EINVAL, acknowledge(self->fd, self->first));
+	EXPECT_EQ(4, acknowledge(self->fd, self->first + 1));
+}
+
+TEST_F(backend, poll_looks_at_the_hardware)
+{
+	EXPECT_FALSE(has_news(self->fd));
+	change_hardware();
+	EXPECT_TRUE(has_news(self->fd));
+}
+
+TEST_F(backend, tracking_looks_at_the_hardware)
+{
+	change_hardware();
+	EXPECT_EQ(0, set_tracking(self->fd, 1));
+	EXPECT_EQ(self->first + 1, *self->counter);
+	EXPECT_EQ(1, outdated());
+}
+
+TEST_F(backend, wait_looks_at_the_hardware)
+{
+	EXPECT_EQ(0, wait_watchers(self->fd, 0));
+	change_hardware();
+	EXPECT_FAILS(EINTR, wait_watchers(self->fd, 0));
+}
+
+TEST_F(backend, wait_that_was_woken_looks_again)
+{
+	int straggler = open_device(O_RDWR), fd;
+	struct caller overseer;
+
+	set_tracking(straggler, 1);
+	bump(self->fd);
+	fd = open_device(O_RDONLY);
+	start_overseer(&overseer, fd, 0);
+	change_hardware();
+	close(straggler);
+	finish_call(&overseer);
+	EXPECT_EQ(-1, overseer.result);
+	EXPECT_EQ(EINTR, overseer.error);
+}
+
+TEST_F(backend, trigger_looks_at_the_hardware)
+{
+	change_hardware();
+	EXPECT_EQ(0, trigger(self->fd, 0));
+	EXPECT_EQ(self->first + 2, *self->counter);
+}
+
+TEST_F(backend, get_generation_looks_at_the_hardware)
+{
+	change_hardware();
+	EXPECT_EQ(self->first + 1, get_generation(self->fd));
+}
+
+TEST_F(backend, sysfs_looks_at_the_hardware)
+{
+	change_hardware();
+	EXPECT_EQ(self->first + 1, number_in(SYSFS "generation", ""));
+	set_tracking(self->fd, 1);
+	acknowledge(self->fd, self->first + 1);
+	change_hardware();
+	EXPECT_EQ(1, outdated());
+}
+
+/* One event is one generation */
+
+TEST_F(backend, same_identifier_is_no_event)
+{
+	long long looks = test_get("looks"), checks = test_get("checks");
+
+	test_set("hardware", test_get("hardware"));
+	EXPECT_EQ(self->first, get_generation(self->fd));
+	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_LE(looks + 2, test_get("looks"));
+	EXPECT_EQ(checks, test_get("checks"));
+}
+
+TEST_F(backend, there_and_back_again_is_two_events)
+{
+	long long before = test_get("hardware");
+
+	change_hardware();
+	EXPECT_EQ(self->first + 1, get_generation(self->fd));
+	test_set("hardware", before);
+	EXPECT_EQ(self->first + 2, get_generation(self->fd));
+}
+
+#define THREADS 4
+
+static int call_get(int fd, unsigned long rounds)
+{
+	while (rounds--)
+		get_generation(fd);
+	return 0;
+}
+
+TEST_F(backend, event_seen_by_many_calls_is_one_generation)
+{
+	struct caller callers[THREADS];
+
+	for (int i = 0; i < THREADS; i++)
+		start_call(&callers[i], call_get, self->fd, 3000);
+	for (int i = 1; i <= 100; i++) {
+		change_hardware();
+		EXPECT_EQ(self->first + i, get_generation(self->fd));
+	}
+	for (int i = 0; i < THREADS; i++)
+		finish_call(&callers[i]);
+	EXPECT_EQ(self->first + 100, get_generation(self->fd));
+}
+
+TEST_F(backend, bump_in_an_interrupt_wakes_a_reader)
+{
+	struct caller reader;
+
+	start_reader(&reader, open_device(O_RDONLY));
+	test_set("bump", 1);
+	EXPECT_EQ(self->first + 1, *self->counter);
+	finish_call(&reader);
+	EXPECT_EQ((int)self->first + 1, reader.result);
+}
+
+/* Coming and going */
+
+static bool source_is(const char *name)
+{
+	return number_in(SYSFS "source", name) != -1;
+}
+
+TEST_F(backend, source_is_its_name)
+{
+	EXPECT_TRUE(source_is("sysgenid_test\n"));
+	EXPECT_TRUE(unload_module("sysgenid_test"));
+	EXPECT_TRUE(source_is("none\n"));
+}
+
+TEST_F(backend, there_is_only_one)
+{
+	EXPECT_EQ(-EBUSY, test_get("second"));
+	EXPECT_TRUE(source_is("sysgenid_test\n"));
+}
+
+TEST_F(backend, event_while_it_was_away_is_counted_once)
+{
+	ASSERT_TRUE(load_test_module("hardware=7"));
+	EXPECT_EQ(self->first + 1, get_generation(self->fd));
+	EXPECT_EQ(self->first + 1, get_generation(self->fd));
+	ASSERT_TRUE(load_test_module("hardware=7"));
+	EXPECT_EQ(self->first + 1, get_generation(self->fd));
+}
+
+TEST_F(backend, can_leave_and_come_back_under_calls)
+{
+	struct caller callers[THREADS];
+
+	for (int i = 0; i < THREADS; i++)
+		start_call(&callers[i], call_get, self->fd, 3000);
+	for (int i = 0; i < 10; i++) {
+		change_hardware();
+		ASSERT_TRUE(load_test_module(""));
+	}
+	for (int i = 0; i < THREADS; i++)
+		finish_call(&callers[i]);
+	EXPECT_EQ(0, callers[0].result);
+}
+
+/* Notifiers */
+
+TEST_F(backend, notifier_is_told_the_generation)
+{
+	long long told = test_get("told");
+	struct caller poller;
+
+	start_poller(&poller, self->fd);
+	bump(self->fd);
+	/* Who was woken was so after the notifiers. */
+	finish_call(&poller);
+	EXPECT_EQ(told + 1, test_get("told"));
+	EXPECT_EQ(self->first + 1, test_get("last_told"));
+}
+
+TEST_F(backend, notifier_is_called_after_publication_and_before_wake_up)
+{
+	struct caller poller;
+
+	start_poller(&poller, self->fd);
+	test_set("hold", 1);
+	ASSERT_EQ(0, trigger(self->fd, 0));
+	while (test_get("last_told") != self->first + 1)
+		sched_yield();
+	EXPECT_EQ(self->first + 1, *self->counter);
+	EXPECT_TRUE(is_asleep(poller.task, SYS_poll));
+	test_set("hold", 0);
+	finish_call(&poller);
+	EXPECT_EQ(POLLIN, poller.result);
+}
+
+TEST_F(backend, held_notifier_delays_no_call)
+{
+	struct caller overseer;
+
+	test_set("hold", 1);
+	for (int i = 1; i <= 10; i++) {
+		ASSERT_EQ(0, trigger(self->fd, 0));
+		EXPECT_EQ((int)self->first + i, call_read(self->fd, 4));
+		EXPECT_EQ(4, acknowledge(self->fd, self->first + i));
+	}
+	start_call(&overseer, wait_watchers, self->fd, 0);
+	finish_call(&overseer);
+	EXPECT_EQ(0, overseer.result);
+	test_set("hold", 0);
+}
+
+TEST_F(backend, last_generation_of_a_burst_is_told)
+{
+	struct caller poller;
+
+	test_set("hold", 1);
+	for (int i = 0; i < 1000; i++)
+		trigger(self->fd, 0);
+	acknowledge(self->fd, self->first + 1000);
+	test_set("hold", 0);
+	while (test_get("last_told") != self->first + 1000)
+		sched_yield();
+	/* The wake-ups of that one may yet come, and are not to be believed. */
+	start_poller(&poller, self->fd);
+	bump(self->fd);
+	finish_call(&poller);
+	EXPECT_EQ(POLLIN, poller.result);
+	EXPECT_EQ(self->first + 1001, test_get("last_told"));
+}
+
+TEST_HARNESS_MAIN
