@@ -137,7 +137,8 @@ static void sysgenid_start_generation(u32 generation)
  * are woken soon after, from a workqueue. The cost does not depend on how many
  * descriptors are open.
  *
- * Context: Any, interrupts included.
+ * Context: Any in which a spinlock_t can be taken: interrupts included, other than
+ * hard ones with PREEMPT_RT.
  */
 void sysgenid_bump_generation(void)
 {
@@ -190,10 +191,14 @@ static int sysgenid_trigger(unsigned long min)
  * on.
  *
  * Context: Process context. May sleep.
- * Return: 0, or -EBUSY if there is another backend.
+ * Return: 0, -EBUSY if there is another backend, or -ENODEV if there is no counter.
  */
 int sysgenid_register_backend(struct sysgenid_backend *backend)
 {
+	/* Built in, and its initialization failed. */
+	if (!sysgenid_counter)
+		return -ENODEV;
+
 	guard(mutex)(&sysgenid_backend_mutex);
 
 	if (rcu_access_pointer(sysgenid_backend))
@@ -792,6 +797,7 @@ destroy_cache:
 	kmem_cache_destroy(sysgenid_watcher_cache);
 free_page:
 	free_page((unsigned long)sysgenid_counter);
+	sysgenid_counter = NULL;
 	return ret;
 }
 module_init(sysgenid_init);

@@ -6,8 +6,6 @@
  * system's generation counter. See Documentation/virt/vmgenid.rst.
  */
 
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/acpi.h>
 #include <linux/delay.h>
 #include <linux/device.h>
@@ -46,6 +44,7 @@ struct vmgenid_guid {
  * struct vmgenid - the system's generation ID device
  * @dev: the device that the driver is bound to
  * @addr: the GUID in memory: written by the hypervisor, never by us
+ * @in_nvs: that is memory which hibernation saves and puts back
  * @backend: what sysgenid calls; its id is the GUID that was last acted on,
  *	written under @lock, after everything that follows from it, so that who
  *	finds it up to date without the lock need not wait for anything
@@ -56,6 +55,7 @@ struct vmgenid_guid {
 struct vmgenid {
 	struct device *dev;
 	const void *addr;
+	bool in_nvs;
 	struct sysgenid_backend backend;
 	struct rt_mutex lock;
 };
@@ -77,7 +77,8 @@ static DEFINE_PER_CPU(bool, vmgenid_kicked);
  *   vmgenid_notify()		ACPI Notify, some milliseconds later, or where
  *				there is no SCI, the only one
  *   vmgenid_backend_check()	a system call of /dev/sysgenid
- *   vmgenid_resume()		the end of suspend or hibernation
+ *   vmgenid_resume()		the end of suspend
+ *   vmgenid_restore()		the end of hibernation
  *   vmgenid_probe()		the driver has come, after having been away
  *   vmgenid_put_backend()	the driver is about to go
  */
@@ -98,19 +99,20 @@ static struct vmgenid_guid vmgenid_read(const struct vmgenid *vmgenid)
 static bool vmgenid_changed(const struct vmgenid *vmgenid)
 {
 	struct vmgenid_guid guid = vmgenid_read(vmgenid);
+	bool changed = guid.half[0] != READ_ONCE(vmgenid->backend.id[0]) ||
+		       guid.half[1] != READ_ONCE(vmgenid->backend.id[1]);
 
-	/* Acquire: who finds the GUID known also sees its generation. */
-	return guid.half[0] != smp_load_acquire(&vmgenid->backend.id[0]) ||
-	       /* The same for the other half. */
-	       guid.half[1] != smp_load_acquire(&vmgenid->backend.id[1]);
+	/* Who finds the GUID known sees the generation that it has made. */
+	smp_rmb();
+	return changed;
 }
 
-static void vmgenid_set_known(struct vmgenid *vmgenid, struct vmgenid_guid guid)
+static void vmgenid_set_known(struct vmgenid *vmgenid, u64 half0, u64 half1)
 {
-	/* Release: pairs with the acquire in vmgenid_changed(). */
-	smp_store_release(&vmgenid->backend.id[0], guid.half[0]);
-	/* The same for the other half. */
-	smp_store_release(&vmgenid->backend.id[1], guid.half[1]);
+	/* Pairs with vmgenid_changed(). */
+	smp_wmb();
+	WRITE_ONCE(vmgenid->backend.id[0], half0);
+	WRITE_ONCE(vmgenid->backend.id[1], half1);
 }
 
 /*
@@ -154,7 +156,7 @@ static void vmgenid_check(struct vmgenid *vmgenid)
 	if (memcmp(&guid, vmgenid->backend.id, sizeof(guid))) {
 		add_vmfork_randomness(&guid, sizeof(guid));
 		sysgenid_bump_generation();
-		vmgenid_set_known(vmgenid, guid);
+		vmgenid_set_known(vmgenid, guid.half[0], guid.half[1]);
 	}
 	rt_mutex_unlock(&vmgenid->lock);
 }
@@ -343,6 +345,9 @@ static int vmgenid_map(struct vmgenid *vmgenid)
 				     "no cacheable mapping of ADDR %#llx\n",
 				     phys);
 	vmgenid->addr = addr;
+	vmgenid->in_nvs = vmgenid_intersects(phys, IORESOURCE_MEM,
+					     IORES_DESC_ACPI_NV_STORAGE) !=
+			  REGION_DISJOINT;
 	return 0;
 }
 
@@ -352,17 +357,14 @@ static int vmgenid_map(struct vmgenid *vmgenid)
 
 static void vmgenid_unclaim(void *vmgenid)
 {
-	vmgenid_device = NULL;
+	WRITE_ONCE(vmgenid_device, NULL);
 }
 
 static int vmgenid_claim(struct vmgenid *vmgenid)
 {
-	struct vmgenid *other = cmpxchg(&vmgenid_device, NULL, vmgenid);
-
-	if (other)
+	if (cmpxchg(&vmgenid_device, NULL, vmgenid))
 		return dev_err_probe(vmgenid->dev, -EBUSY,
-				     "there is a generation ID already, %s; a system has only one\n",
-				     dev_name(other->dev));
+				     "there is a generation ID already, and a system has one\n");
 	return devm_add_action_or_reset(vmgenid->dev, vmgenid_unclaim, vmgenid);
 }
 
@@ -406,7 +408,12 @@ static void vmgenid_remove_sci(void *vmgenid)
 
 static int vmgenid_install_sci(struct vmgenid *vmgenid)
 {
+	acpi_status status;
 	int ret;
+
+	/* There is no SCI: Notify has to do. */
+	if (acpi_gbl_FADT.flags & ACPI_FADT_HW_REDUCED)
+		return 0;
 
 	ret = smpboot_register_percpu_thread(&vmgenid_threads);
 	if (ret)
@@ -416,9 +423,11 @@ static int vmgenid_install_sci(struct vmgenid *vmgenid)
 	if (ret)
 		return ret;
 
-	/* Not there on hardware-reduced ACPI: then Notify has to do. */
-	if (ACPI_FAILURE(acpi_install_sci_handler(vmgenid_sci, vmgenid)))
-		return 0;
+	status = acpi_install_sci_handler(vmgenid_sci, vmgenid);
+	if (ACPI_FAILURE(status))
+		return dev_err_probe(vmgenid->dev, -ENODEV,
+				     "no SCI handler: %s\n",
+				     acpi_format_exception(status));
 	return devm_add_action_or_reset(vmgenid->dev, vmgenid_remove_sci,
 					vmgenid);
 }
@@ -497,7 +506,30 @@ static int vmgenid_resume(struct device *dev)
 	return 0;
 }
 
-static DEFINE_SIMPLE_DEV_PM_OPS(vmgenid_pm_ops, NULL, vmgenid_resume);
+/*
+ * Resuming from hibernation, the kernel has put back what was in NVS memory when
+ * the image was made, over the GUID that the hypervisor had written. Whether
+ * that was another one can't be told any more, so it has to be taken for one.
+ */
+static int vmgenid_restore(struct device *dev)
+{
+	struct vmgenid *vmgenid = dev_get_drvdata(dev);
+	u64 *known = vmgenid->backend.id;
+
+	if (vmgenid->in_nvs) {
+		rt_mutex_lock(&vmgenid->lock);
+		vmgenid_set_known(vmgenid, ~known[0], ~known[1]);
+		rt_mutex_unlock(&vmgenid->lock);
+	}
+	vmgenid_check(vmgenid);
+	return 0;
+}
+
+static const struct dev_pm_ops vmgenid_pm_ops = {
+	.resume = pm_sleep_ptr(vmgenid_resume),
+	.thaw = pm_sleep_ptr(vmgenid_resume),
+	.restore = pm_sleep_ptr(vmgenid_restore),
+};
 
 static const struct acpi_device_id vmgenid_acpi_ids[] = {
 	{ "VMGENID" },
@@ -513,7 +545,10 @@ static const struct platform_device_id vmgenid_platform_ids[] = {
 	{ }
 };
 
-/* A driver "vmgenid" is built into some kernels. */
+/*
+ * A driver "vmgenid" is built into some kernels. The module can't have that name
+ * either: to modprobe, it would be loaded already, and could not be removed.
+ */
 static struct platform_driver vmgenid_driver = {
 	.probe		= vmgenid_probe,
 	.id_table	= vmgenid_platform_ids,
@@ -592,5 +627,6 @@ static void __exit vmgenid_exit(void)
 }
 module_exit(vmgenid_exit);
 
+MODULE_ALIAS("vmgenid");
 MODULE_DESCRIPTION("VM generation ID");
 MODULE_LICENSE("GPL");

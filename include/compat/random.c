@@ -54,6 +54,7 @@ static struct file *compat_open_urandom(void)
 		iput(inode);
 		goto put_anon;
 	}
+	/* Takes a reference to the character device, that fput() gives back. */
 	ret = file->f_op->open(inode, file);
 	if (ret) {
 		fput(file);
@@ -66,8 +67,8 @@ put_anon:
 
 /*
  * RNDRESEEDCRNG is what userspace has for this. It wants CAP_SYS_ADMIN, which
- * whoever is in a system call here need not have. Before the first seeding it
- * does nothing, and need not, as that takes in all that was mixed in before.
+ * whoever is in a system call here need not have. ENODATA: the generator is yet
+ * to be seeded, which will take in all that was mixed in before.
  */
 static int compat_reseed(void)
 {
@@ -79,7 +80,9 @@ static int compat_reseed(void)
 	file = compat_open_urandom();
 	ret = PTR_ERR_OR_ZERO(file);
 	if (!ret) {
-		file->f_op->unlocked_ioctl(file, RNDRESEEDCRNG, 0);
+		ret = file->f_op->unlocked_ioctl(file, RNDRESEEDCRNG, 0);
+		if (ret == -ENODATA)
+			ret = 0;
 		fput(file);
 	}
 	revert_creds(caller);

@@ -7,7 +7,8 @@
  * is loaded, only ever grows, and takes every value between two generations
  * at most once. What to do with it:
  *
- *   mmap()   one read-only page at offset 0; the counter is its first 4 bytes
+ *   mmap()   one read-only page at offset 0; the counter is its first 4 bytes,
+ *            to be loaded with acquire semantics
  *   read()   blocks until there is a generation this descriptor has not
  *            acknowledged, then returns it, 4 bytes
  *   write()  4 bytes, the current generation: acknowledges it

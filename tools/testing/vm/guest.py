@@ -29,7 +29,7 @@ from qmp import Qmp, QmpError
 
 KVM_GET_API_VERSION = 0xAE00
 # The module that drives the counter.
-BACKEND = "vmgenid"
+BACKEND = "vm_generation_id"
 
 
 @dataclass(frozen=True)

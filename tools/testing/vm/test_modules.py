@@ -8,11 +8,8 @@ ALIAS = "cat /sys/bus/acpi/devices/*/modalias | grep -i vm_\\\\?gen"
 
 
 @pytest.fixture
-def installed(request, boot, kernel, logs):
+def installed(boot, kernel, logs):
     """A guest with the modules where `make install` puts them, and modprobe."""
-    if kernel.name != "6.1-cloud":
-        request.applymarker(pytest.mark.xfail(
-            strict=True, reason="modprobe takes the module for the built-in of the same name"))
     image = build.new_image(kernel)
     build.add_module_tree(image, kernel, logs / "root")
     return boot(image=image.write(logs / "initramfs.cpio"), fresh=True)
