@@ -47,9 +47,10 @@ def suites() -> list[Path]:
 
 
 def make_suite(suite: Path, *goals: str) -> str:
-    return host.run(["make", "-s", "-C", suite, f"OUTPUT={PROGRAMS / suite.name}",
-                     f"KSELFTEST_DIR={kernels.source() / 'tools/testing/selftests'}", *goals],
-                    f"building the programs in {suite.relative_to(host.ROOT)}")
+    argv = ["make", "-s", "-C", suite, f"OUTPUT={PROGRAMS / suite.name}"]
+    if "KSELFTEST_DIR" in (suite / "Makefile").read_text(encoding="utf-8"):
+        argv.append(f"KSELFTEST_DIR={kernels.source() / 'tools/testing/selftests'}")
+    return host.run([*argv, *goals], f"building the programs in {suite.relative_to(host.ROOT)}")
 
 
 @functools.cache
@@ -58,19 +59,19 @@ def tests(suite: Path) -> list[str]:
     return make_suite(suite, "list").split()
 
 
-def make_programs() -> None:
-    """Builds all that runs in guests of any kernel."""
+def make_programs(chosen: list[Path]) -> None:
+    """Builds what runs in guests of any kernel: the agent, and those suites."""
     PROGRAMS.mkdir(parents=True, exist_ok=True)
     host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", PROGRAMS / "agent",
               Path(__file__).with_name("agent.c")], "building the guests' agent")
-    for suite in suites():
+    for suite in chosen:
         (PROGRAMS / suite.name).mkdir(exist_ok=True)
         make_suite(suite)
 
 
 def programs() -> list[Path]:
     """What the suites have built."""
-    return [path for suite in suites() for path in sorted((PROGRAMS / suite.name).iterdir())
+    return [path for suite in suites() for path in sorted((PROGRAMS / suite.name).glob("*"))
             if path.is_file() and path.stat().st_mode & 0o100]
 
 
@@ -107,12 +108,15 @@ def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
     return image.kmod()
 
 
-def prepare(names: list[str]) -> None:
-    """Fetches and builds all that guests with these kernels need."""
+def prepare(names: list[str], only: str = "*") -> None:
+    """Fetches and builds all that guests with these kernels need.
+
+    A pattern can limit the test programs to those of some suites.
+    """
     chosen = [kernels.get(name) for name in names]
     with host.locked("build", host.BUILD):
         host.progress("building the programs for the guests")
-        make_programs()
+        make_programs([suite for suite in suites() if suite.match(only)])
         for kernel in chosen:
             host.progress(f"building the modules for {kernel.release}")
             make_modules(kernel, "W=1")

@@ -33,8 +33,9 @@ class State:
 
 
 class Channel:
-    def __init__(self, connection: socket.socket, state: State | None = None):
+    def __init__(self, connection: socket.socket, state: State | None, patience: float):
         self.connection = connection
+        self.patience = patience
         self.state = copy.deepcopy(state) if state else State()
         self.changed = threading.Condition()
         self.closed = False
@@ -73,7 +74,11 @@ class Channel:
             state.buffer = rest
 
     def wait(self, what: str, condition, seconds: float):
-        """Waits until condition() gives something, and returns that."""
+        """Waits until condition() gives something, and returns that.
+
+        Time limits are for a stock kernel; slow ones get more.
+        """
+        seconds *= self.patience
         deadline = time.monotonic() + seconds
         with self.changed:
             while not (result := condition()):

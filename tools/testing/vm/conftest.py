@@ -12,7 +12,7 @@ import build
 import host
 import kernels
 import own_kernels  # noqa: F401, makes more kernels known
-from guest import Guest, Options, Snapshot, go, new_guid
+from guest import Guest, Options, Snapshot, accelerator, go, new_guid
 
 
 FAILED = pytest.StashKey[bool]()
@@ -36,7 +36,9 @@ def pytest_configure(config):
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     try:
-        build.prepare(chosen(config))
+        with host.full_disk_is_trouble():
+            accelerator()
+            build.prepare(chosen(config))
     except host.Trouble as trouble:
         pytest.exit(f"error: {trouble}", returncode=1)
 
@@ -87,12 +89,14 @@ def booted():
 @pytest.fixture
 def logs(request):
     """The test's folder for logs, which stays if the test fails."""
-    folder = host.BUILD / "logs" / re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    yield folder
-    if not request.node.stash.get(FAILED, False):
-        shutil.rmtree(folder)
+    name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
+    folder = host.BUILD / "logs" / name
+    with host.locked(name, host.BUILD / "locks"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+        if not request.node.stash.get(FAILED, False):
+            shutil.rmtree(folder)
 
 
 @pytest.fixture

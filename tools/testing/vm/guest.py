@@ -17,7 +17,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -130,7 +130,7 @@ class Guest:
         self.limit = threading.Timer(self.options.seconds * self.patience, self.process.kill)
         self.limit.daemon = True
         self.limit.start()
-        self.channel = Channel(agent, snapshot.state if snapshot else None)
+        self.channel = Channel(agent, snapshot.state if snapshot else None, self.patience)
         try:
             self.qmp = Qmp(monitor, 30)
             self.qmp.command("migrate-set-capabilities",
@@ -152,17 +152,20 @@ class Guest:
 
     def _wait_ready(self) -> None:
         try:
-            self.channel.wait("sign of life", lambda: self.channel.state.ready,
-                              90 * self.patience)
+            self.channel.wait("sign of life", lambda: self.channel.state.ready, 90)
         except GuestGone as gone:
             self._died(str(gone))
 
     def _died(self, why: str) -> None:
         """Raises what is known of a guest's or QEMU's unexpected end."""
+        with suppress(subprocess.TimeoutExpired):
+            why += f"; QEMU ended with {self.process.wait(1)}"
         self.kill()
         said = self.errors.read_text(errors="replace").strip()
-        ended = f"; QEMU ended with {self.process.returncode} and said: {said}" if said else ""
-        raise GuestGone(f"{self.name}: {why}{ended}\n{self.log_end()}")
+        why += f" and said: {said}" if said else ""
+        if accelerator() == "kvm":
+            why += "; without ACCEL=kvm it may work"
+        raise GuestGone(f"{self.name}: {why}\n{self.log_end()}")
 
     # Programs
 
@@ -173,14 +176,14 @@ class Guest:
     def run(self, script: str, seconds: float = 30, check: bool = True) -> str:
         """Runs a shell script in the guest and returns what it printed."""
         program = self.start(script)
-        status = program.wait(seconds * self.patience)
+        status = program.wait(seconds)
         if check and status:
             raise AssertionError(f"{self.name}: `{script}` ended with {status}:\n{program.output}")
         return program.output
 
     def status(self, script: str, seconds: float = 30) -> int:
         """Runs a shell script in the guest and returns its exit status."""
-        return self.start(script).wait(seconds * self.patience)
+        return self.start(script).wait(seconds)
 
     def program(self, other: Program) -> Program:
         """This clone's copy of a program started before the snapshot."""
@@ -240,9 +243,13 @@ class Guest:
 
     def close(self) -> None:
         """Ends the guest, and fails if its kernel's log tells of trouble."""
+        last = ""
         if self.process.poll() is None and self.options.kernel.last_check:
-            self.run(f"( {self.options.kernel.last_check} ) > /dev/kmsg", 120)
+            last = self.run(self.options.kernel.last_check)
         self.kill()
+        if last:
+            with self.console.open("a", encoding="utf-8") as log:
+                log.write(last)
         found = scan.troubles(self.log(), self.expected)
         if found:
             raise AssertionError(f"{self.name}: trouble in the kernel's log, first of "
@@ -287,6 +294,11 @@ class Snapshot:
                 free = os.statvfs(self.guest.logs)
                 full = " (the disk is full)" if free.f_bavail * free.f_frsize < 1 << 20 else ""
                 raise QmpError(f"QEMU could not write it{full}")
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return os.fstat(self.file.fileno()).st_size
 
     def launch(self, guid: str | None = None) -> Guest:
         """Starts a clone, and leaves it stopped before its first instruction.

@@ -45,7 +45,7 @@ def run(argv: list[str | Path], doing: str, **options) -> str:
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace", **options)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise Trouble(f"{doing} failed: {argv[0]} is not installed") from None
     if done.returncode:
         lines = done.stdout.strip().splitlines() or [f"{argv[0]} ended with {done.returncode}"]
@@ -98,15 +98,22 @@ def write_whole(path: Path, content: str) -> None:
     temporary.rename(path)
 
 
-def main(function: Callable[[], None]) -> None:
-    """Runs a program's main function; trouble is one line and exit status 1."""
+@contextlib.contextmanager
+def full_disk_is_trouble() -> Iterator[None]:
     try:
-        function()
-    except Trouble as trouble:
-        sys.exit(f"error: {trouble}")
+        yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.exit(f"error: the disk that holds {error.filename or CACHE} is full")
+        raise Trouble(f"the disk that holds {error.filename or ROOT} is full") from None
+
+
+def main(function: Callable[[], None]) -> None:
+    """Runs a program's main function; trouble is one line and exit status 1."""
+    try:
+        with full_disk_is_trouble():
+            function()
+    except Trouble as trouble:
+        sys.exit(f"error: {trouble}")
     except KeyboardInterrupt:
         sys.exit("interrupted")

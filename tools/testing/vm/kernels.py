@@ -99,31 +99,12 @@ def find_source(name: str) -> dict:
     return {"release": name, "version": found["Version"], "packages": [name]}
 
 
-def newest(name: str) -> dict:
-    """What find_stock() or find_source() says, asked once a day and kept.
-
-    If asking fails, what was found last serves, should it still be there.
-    """
-    path = host.CACHE / f"newest-{name}.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = None
-    if known and time.time() - path.stat().st_mtime < packages.DAY:
-        return known
-    try:
-        with host.locked("apt"):
-            if packages.lists_age() > packages.DAY:
-                packages.refresh_lists()
-        found = find_stock(name) if name in STOCK else find_source(name)
-    except host.Trouble as trouble:
-        if known and place(known).exists():
-            host.progress(f"no look for a newer {name} ({trouble})")
-            return known
-        raise
-    host.make_folder(host.CACHE)
-    host.write_whole(path, json.dumps(found, indent=1))
-    return found
+def find(name: str) -> dict:
+    """What apt offers now, by lists that are at most a day old."""
+    with host.locked("apt"):
+        if packages.lists_age() > packages.DAY:
+            packages.refresh_lists()
+    return find_stock(name) if name in STOCK else find_source(name)
 
 
 def place(found: dict) -> Path:
@@ -160,21 +141,44 @@ def unpack_source(debs: list[Path], folder: Path) -> None:
               f" tar -xJ --strip-components=1 -C {folder} {wanted}"], f"unpacking {SOURCE}")
 
 
-def fetched(name: str) -> tuple[dict, Path]:
-    """Makes sure that a stock kernel, or the source, is in the cache."""
-    found = newest(name)
+def fetch(name: str, found: dict) -> None:
+    """Makes sure that what find() has found is in the cache."""
     folder = place(found)
-    if not folder.exists():
-        with host.locked(name):
-            if not folder.exists():
-                host.progress(f"fetching {found['release']} ({found['version']})")
-                with host.making(folder) as temporary:
-                    debs = download(found["packages"], temporary)
-                    if name in STOCK:
-                        unpack_kernel(debs, temporary, found["release"], folder)
-                    else:
-                        unpack_source(debs, temporary)
-    return found, folder
+    with host.locked(name):
+        if folder.exists():
+            return
+        host.progress(f"fetching {found['release']} ({found['version']})")
+        with host.making(folder) as temporary:
+            debs = download(found["packages"], temporary)
+            if name in STOCK:
+                unpack_kernel(debs, temporary, found["release"], folder)
+            else:
+                unpack_source(debs, temporary)
+
+
+def fetched(name: str) -> tuple[dict, Path]:
+    """The newest of a stock kernel, or of the source, as of today.
+
+    apt is asked once a day. If that fails, or fetching, the last one serves.
+    """
+    record = host.CACHE / f"newest-{name}.json"
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        age = time.time() - record.stat().st_mtime
+        there = place(known).exists()
+    except (OSError, ValueError):
+        known, age, there = None, 0, False
+    if not there or age > packages.DAY:
+        try:
+            found = find(name)
+            fetch(name, found)
+            host.write_whole(record, json.dumps(found, indent=1))
+            known = found
+        except host.Trouble as trouble:
+            if not there:
+                raise
+            host.progress(f"keeping to {known['release']}, as {trouble}")
+    return known, place(known)
 
 
 def stock(name: str) -> Kernel:

@@ -5,6 +5,7 @@ The only place that names them; run as a program, it installs the missing.
 """
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def as_root(argv: list[str], doing: str) -> str:
     environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
     if os.geteuid() == 0:
         return host.run([*environment, *argv], doing)
+    sudo = ["sudo"] if sys.stdin.isatty() else ["sudo", "-n"]
     try:
-        return host.run(["sudo", "-n", *environment, *argv], doing)
+        return host.run([*sudo, *environment, *argv], doing)
     except host.Trouble as trouble:
         if "not installed" not in str(trouble) and "password" not in str(trouble):
             raise

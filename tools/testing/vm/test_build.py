@@ -4,6 +4,7 @@ import re
 import shutil
 
 import build
+import host
 import pytest
 
 # gcc's and sparse's, not kbuild's about the machine that it runs on.
@@ -14,9 +15,10 @@ COMPLAINT = re.compile(r"^\S+\.[chS]:\d+.*(warning|error): |^(WARNING|ERROR): ",
 def elsewhere(kernel):
     """A folder where nothing is built yet, so that everything is looked at."""
     folder = build.folder(kernel).with_name(f"{kernel.name}-strict")
-    shutil.rmtree(folder, ignore_errors=True)
-    yield folder
-    shutil.rmtree(folder)
+    with host.locked(folder.name, host.BUILD / "locks"):
+        shutil.rmtree(folder, ignore_errors=True)
+        yield folder
+        shutil.rmtree(folder)
 
 
 def test_no_warning_from_gcc_nor_sparse(kernel, elsewhere):
