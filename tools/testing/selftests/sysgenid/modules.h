@@ -38,14 +38,14 @@ static inline bool unload_module(const char *name)
 
 static inline bool load_test_module(const char *parameters)
 {
-	return unload_module("vmgenid") && unload_module("sysgenid_test") &&
+	return unload_module("vm_generation_id") && unload_module("sysgenid_test") &&
 	       load_module("sysgenid_test", parameters);
 }
 
 /* Starts the counter at 0 again, with sysgenid_test as its backend. */
 static inline bool reload_modules(void)
 {
-	return unload_module("vmgenid") && unload_module("sysgenid_test") &&
+	return unload_module("vm_generation_id") && unload_module("sysgenid_test") &&
 	       unload_module("sysgenid") && load_module("sysgenid", "") &&
 	       load_module("sysgenid_test", "");
 }
