@@ -14,7 +14,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: modules install check demo clean help
+.PHONY: modules install check lint demo clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -34,6 +34,10 @@ install: modules ## install the modules (below INSTALL_MOD_PATH, if given) and r
 check: $(PYTHON) ## run every test, in guests with Debian's kernels; ACCEL=kvm makes it quick
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+lint: $(PYTHON) ## look at the sources only: gcc, clang, sparse, checkpatch, coccinelle, cppcheck
+	@$(PYTHON) $(VM)/packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_build.py test_lint.py
 
 demo: $(PYTHON) ## show what it is for: one guest, its snapshot, two clones
 	@$(PYTHON) $(VM)/packages.py
