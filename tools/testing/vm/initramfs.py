@@ -69,17 +69,20 @@ class Image:
         self.file("agent", agent)
         return self
 
-    def kmod(self) -> "Image":
-        """Adds Debian's modprobe and family, with the libraries they need."""
-        program = Path("/usr/bin/kmod").resolve()
-        self.file("sbin/kmod", program)
-        for name in ("modprobe", "insmod", "rmmod", "lsmod", "depmod", "modinfo"):
-            self.link(f"sbin/{name}", "kmod")
-        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+    def program(self, name: str, path: Path) -> "Image":
+        """Adds a program of this machine, with the libraries it needs."""
+        self.file(name, path.resolve())
+        listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=True)
         for word in listed.stdout.split():
             if word.startswith("/"):
                 self.file(word, Path(word).resolve())
         return self
+
+    def kmod(self) -> "Image":
+        """Adds Debian's modprobe and family."""
+        for name in ("modprobe", "insmod", "rmmod", "lsmod", "depmod", "modinfo"):
+            self.link(f"sbin/{name}", "kmod")
+        return self.program("sbin/kmod", Path("/usr/bin/kmod"))
 
 
 def padded(data: bytes) -> bytes:

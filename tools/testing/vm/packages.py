@@ -17,7 +17,7 @@ NEEDED = (
     # modules, for kernels whose headers are unpacked, not installed
     "make", "gcc", "gcc-12", "libc6-dev", "libelf1", "libssl3", "zlib1g", "pahole", "sparse",
     # programs for the guests, 32-bit ones too
-    "gcc-multilib", "linux-libc-dev",
+    "gcc-multilib", "linux-libc-dev", "libsystemd-dev",
     # unpacking
     "xz-utils", "tar",
     # the guests' ACPI tables

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Looks at /proc and /sys: who is waited for, what sysfs says, and why there
+ * is no device.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "system.h"
+
+#define ATTRIBUTES	"/sys/class/misc/sysgenid"
+#define ACPI_DEVICES	"/sys/bus/acpi/devices"
+
+/* A path below /proc that names a process and a descriptor. */
+#define PATH_SIZE	64
+
+static bool read_line(const char *path, char *line, size_t size)
+{
+	FILE *file = fopen(path, "re");
+	bool done;
+
+	if (!file)
+		return false;
+	done = fgets(line, size, file);
+	fclose(file);
+	if (done)
+		line[strcspn(line, "\n")] = '\0';
+	return done;
+}
+
+bool read_attribute(const char *name, char *value, size_t size)
+{
+	char path[sizeof(ATTRIBUTES) + 32];
+
+	snprintf(path, sizeof(path), ATTRIBUTES "/%s", name);
+	return read_line(path, value, size);
+}
+
+/* The two lines that the driver adds; only its descriptors have them. */
+static bool read_fdinfo(struct laggard *watcher, int *tracked)
+{
+	char path[PATH_SIZE], line[128];
+	int found = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", watcher->pid,
+		 watcher->fd);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	while (fgets(line, sizeof(line), file)) {
+		found += sscanf(line, "sysgenid-acknowledged: %u",
+				&watcher->acknowledged) == 1;
+		found += sscanf(line, "sysgenid-tracked: %d", tracked) == 1;
+	}
+	fclose(file);
+	return found == 2;
+}
+
+/* Spares the reading of all other descriptors' fdinfo. */
+static bool may_be_device(pid_t pid, int fd)
+{
+	static const char name[] = "/sysgenid";
+	char path[PATH_SIZE], target[256];
+	ssize_t length;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, fd);
+	length = readlink(path, target, sizeof(target) - 1);
+	if (length < (ssize_t)sizeof(name) - 1)
+		return false;
+	target[length] = '\0';
+	return !strcmp(target + length - (sizeof(name) - 1), name);
+}
+
+static size_t find_in_process(pid_t pid, uint32_t generation,
+			      struct laggard *found, size_t size)
+{
+	struct laggard watcher = { .pid = pid };
+	char path[PATH_SIZE];
+	struct dirent *entry;
+	size_t count = 0;
+	int tracked = 0;
+	DIR *fds;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	fds = opendir(path);
+	if (!fds)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	if (!read_line(path, watcher.name, sizeof(watcher.name)))
+		strcpy(watcher.name, "?");
+
+	while (count < size && (entry = readdir(fds))) {
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		watcher.fd = atoi(entry->d_name);
+		if (may_be_device(pid, watcher.fd) &&
+		    read_fdinfo(&watcher, &tracked) && tracked &&
+		    watcher.acknowledged != generation)
+			found[count++] = watcher;
+	}
+	closedir(fds);
+	return count;
+}
+
+size_t find_laggards(uint32_t generation, struct laggard *found, size_t size)
+{
+	DIR *processes = opendir("/proc");
+	struct dirent *entry;
+	size_t count = 0;
+
+	if (!processes)
+		return 0;
+	while (count < size && (entry = readdir(processes)))
+		if (isdigit((unsigned char)entry->d_name[0]))
+			count += find_in_process(atoi(entry->d_name),
+						 generation, found + count,
+						 size - count);
+	closedir(processes);
+	return count;
+}
+
+/* Does firmware tell of a generation ID, whether or not a driver is loaded? */
+static bool has_acpi_device(void)
+{
+	static const char * const ids[] = {
+		":VM_GEN_COUNTER:", ":VMGENID:", ":QEMUVGID:", ":VMGENCTR:"
+	};
+	DIR *devices = opendir(ACPI_DEVICES);
+	char path[sizeof(ACPI_DEVICES) + 300], modalias[512];
+	struct dirent *entry;
+	bool found = false;
+
+	if (!devices)
+		return false;
+	while (!found && (entry = readdir(devices))) {
+		snprintf(path, sizeof(path), ACPI_DEVICES "/%s/modalias",
+			 entry->d_name);
+		if (!read_line(path, modalias, sizeof(modalias)))
+			continue;
+		for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++)
+			found |= strstr(modalias, ids[i]) != NULL;
+	}
+	closedir(devices);
+	return found;
+}
+
+const char *explain_no_device(int error)
+{
+	if (error == EACCES || error == EPERM)
+		return "no permission: /dev/sysgenid can't be opened by this user";
+	if (!access(ATTRIBUTES, F_OK))
+		return "there is no /dev/sysgenid here, though the module is loaded: "
+		       "give this container or chroot the device";
+	if (has_acpi_device())
+		return "module not loaded: modprobe vmgenid "
+		       "(the package sysgenid-dkms has it)";
+	return "not a guest with a generation ID device: give it one "
+	       "(QEMU: -device vmgenid,guid=auto; libvirt: <genid/>), "
+	       "or, for generations by sysgenid trigger only: modprobe sysgenid";
+}

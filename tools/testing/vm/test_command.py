@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0
+"""sysgenid(8), the command, in guests."""
+import json
+
+import pytest
+import userspace
+
+pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
+
+WATCHED = "[ $(cat /sys/class/misc/sysgenid/watchers) = 1 ]"
+NO_DEVICE, PERMISSION, TIMEOUT, USAGE = 3, 4, 5, 2
+
+
+@pytest.fixture(scope="module")
+def image(kernel):
+    return userspace.make_image(kernel)
+
+
+@pytest.fixture
+def bare(boot, image):
+    """A guest with our programs, and no modules loaded."""
+    return boot(image=image)
+
+
+@pytest.fixture
+def guest(bare):
+    bare.load_modules()
+    return bare
+
+
+def eventually(guest, condition: str) -> None:
+    """Waits until a shell command in the guest succeeds."""
+    guest.run(f"until {condition}; do sleep 0.02; done")
+
+
+def fails(guest, script: str) -> tuple[int, str]:
+    program = guest.start(script)
+    return program.wait(), program.output
+
+
+def test_get_and_trigger_print_the_generation(guest):
+    assert guest.run("sysgenid get") == "0\n"
+    assert guest.run("sysgenid trigger") == "1\n"
+    assert guest.run("sysgenid trigger --min 7") == "7\n"
+    assert json.loads(guest.run("sysgenid get --json")) == {"generation": 7}
+    assert json.loads(guest.run("sysgenid trigger --json")) == {"generation": 8}
+
+
+def test_wait_is_ended_by_a_clone(guest):
+    waiting = guest.start("echo waits; sysgenid wait")
+    watching = guest.start("echo waits; sysgenid watch --json")
+    waiting.wait_for("waits")
+    watching.wait_for("waits")
+    eventually(guest, "[ $(ls -l /proc/[0-9]*/fd | grep -c eventpoll) = 2 ]")
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.program(waiting).wait() == 0
+        assert clone.program(waiting).output == "waits\n1\n"
+        clone.program(watching).wait_for(r'^{"generation": 1}$')
+
+
+def test_wait_from_another_generation_returns_at_once(guest):
+    assert guest.run("sysgenid wait --from 4") == "0\n"
+    assert fails(guest, "sysgenid wait --from 0 --timeout 0.1") == (TIMEOUT, "")
+
+
+def test_watch_runs_the_command_for_each_change(guest):
+    watch = guest.start("sysgenid watch -- sh -c 'echo now $SYSGENID_GENERATION; exit 3'")
+    eventually(guest, "ls -l /proc/[0-9]*/fd | grep -q eventpoll")
+    for number in (1, 2):
+        guest.run("sysgenid trigger")
+        watch.wait_for(f"^now {number}$")
+        watch.wait_for(f"generation {number}: sh ended with 3")
+    assert watch.status is None
+
+
+def test_status_names_who_is_waited_for(guest):
+    guest.run("mkfifo /tmp/in")
+    daemon = guest.start("exec example-daemon < /tmp/in")
+    guest.start("exec sleep 1000 > /tmp/in")
+    eventually(guest, WATCHED)
+    pid = int(guest.run("pidof example-daemon"))
+    guest.run(f"kill -STOP {pid} && sysgenid trigger")
+    status = json.loads(guest.run("sysgenid status --json"))
+    assert (status["generation"], status["outdated"]) == (1, 1)
+    assert status["waiting_for"][0] | {"fd": 0} == {
+        "pid": pid, "fd": 0, "acknowledged": 0, "name": "example-daemon"}
+    assert f"waiting for   example-daemon, pid {pid}, " in guest.run("sysgenid status")
+    code, said = fails(guest, "sysgenid wait-watchers --timeout 0.1")
+    assert code == TIMEOUT and f"example-daemon, pid {pid}" in said
+    guest.run(f"kill -CONT {pid} && sysgenid wait-watchers")
+    daemon.wait_for("generation 1: new prefix")
+    assert "watchers      1 tracked, 0 outdated\n" in guest.run("sysgenid status")
+
+
+def test_run_acknowledges_only_what_succeeded(guest):
+    run = guest.start("sysgenid run -- sh -c 'echo try; test -e /tmp/good'")
+    eventually(guest, WATCHED)
+    guest.run("sysgenid trigger")
+    run.wait_for("generation 1 is not acknowledged: sh ended with 1")
+    assert fails(guest, "sysgenid wait-watchers --timeout 0.1")[0] == TIMEOUT
+    guest.run("touch /tmp/good")
+    guest.run("sysgenid wait-watchers")
+    assert run.output.count("try") >= 2
+
+
+def test_run_of_a_program_that_is_not_there_ends(guest):
+    run = guest.start("sysgenid run -- /nowhere")
+    eventually(guest, WATCHED)
+    guest.run("sysgenid trigger")
+    assert run.wait() == 127
+    assert "/nowhere: No such file or directory" in run.output
+
+
+def test_the_unprivileged_may_look_and_are_told_what_they_may_not(guest):
+    def as_nobody(command):
+        return fails(guest, f"su nobody -c '{command}'")
+
+    assert as_nobody("sysgenid get") == (0, "0\n")
+    code, said = as_nobody("sysgenid trigger")
+    assert code == PERMISSION and "no permission: to start a generation" in said
+    code, said = as_nobody("sysgenid run -- true")
+    assert code == PERMISSION and "group sysgenid" in said
+    waiting = guest.start("su nobody -c 'sysgenid wait --from 0'")
+    guest.run("sysgenid trigger")
+    assert waiting.wait() == 0
+
+
+@pytest.mark.parametrize("command", ["status", "get", "wait", "watch", "run -- true", "trigger",
+                                     "wait-watchers"])
+def test_without_the_module_it_says_what_to_load(bare, command):
+    code, said = fails(bare, f"sysgenid {command}")
+    assert code == NO_DEVICE and "module not loaded: modprobe vmgenid" in said
+
+
+def test_on_the_wrong_machine_it_says_so(boot, image):
+    guest = boot(image=image, guid=None)
+    code, said = fails(guest, "sysgenid status")
+    assert code == NO_DEVICE and "not a guest with a generation ID device" in said
+    guest.run("insmod /modules/sysgenid.ko")
+    assert "source        none" in guest.run("sysgenid status")
+    guest.run("rm /dev/sysgenid")
+    code, said = fails(guest, "sysgenid get")
+    assert code == NO_DEVICE and "though the module is loaded" in said
+
+
+BAD_USAGE = {
+    "": "a command is needed",
+    "frobnicate": "there is no command frobnicate",
+    "status --frobnicate": "there is no option --frobnicate",
+    "get -x": "there is no option -x",
+    "get --min 3": "get takes no such option",
+    "get more": "get takes no argument more",
+    "wait --timeout": "--timeout needs a value",
+    "wait --timeout=-1": "--timeout=-1: seconds from 0",
+    "wait --timeout=soon": "--timeout=soon: seconds from 0",
+    "trigger --min=": "--min=: a number from 0 to 4294967295",
+    "trigger --min=4294967296": "--min=4294967296: a number",
+    "trigger --min=-1": "--min=-1: a number",
+    "run": "run needs a program",
+    "watch --json -- true": "exclude each other",
+}
+
+
+def test_bad_usage_is_named(bare):
+    for arguments, sentence in BAD_USAGE.items():
+        code, said = fails(bare, f"sysgenid {arguments}")
+        assert code == USAGE and sentence in said, arguments
+
+
+def test_more_than_can_be_triggered_is_refused(guest):
+    code, said = fails(guest, "sysgenid trigger --min 4294967295")
+    assert code == 1 and "--min 4294967295 is more than can be started" in said
+    guest.run("sysgenid trigger --min 4026531839")
+    code, said = fails(guest, "sysgenid trigger")
+    assert code == 1 and "used up" in said
+
+
+def test_a_closed_output_ends_it(guest):
+    code, said = fails(guest, "sysgenid get > /dev/full")
+    assert code == 1 and "No space left on device" in said

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0
+"""sysgenidd(8), the overseer, in guests: what hooks may do to it, and trouble."""
+import pytest
+import userspace
+from userspace import HOOKS, STATE
+
+pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
+
+
+class Overseer:
+    """sysgenidd in a guest, started when it watches."""
+
+    def __init__(self, guest, options: str = ""):
+        self.guest = guest
+        guest.run("mkdir -p /run/sysgenid")
+        self.program = guest.start(f"exec sysgenidd {options}")
+        guest.run("until pidof sysgenidd && ls -l /proc/$(pidof sysgenidd)/fd |"
+                  " grep -q signalfd; do sleep 0.02; done")
+
+    def settled(self, generation: int) -> str:
+        """Waits until that generation has settled; returns all it has said."""
+        self.program.wait_for(f"generation {generation} settled", 60)
+        return self.program.output
+
+    def end(self, signal: str = "TERM") -> int:
+        self.guest.run(f"kill -{signal} $(pidof sysgenidd)")
+        return self.program.wait()
+
+
+@pytest.fixture(scope="module")
+def image(kernel):
+    return userspace.make_image(kernel)
+
+
+@pytest.fixture
+def guest(boot, image):
+    guest = boot(image=image)
+    guest.load_modules()
+    guest.run(f"mkdir -p {HOOKS}")
+    return guest
+
+
+def add_hook(guest, name: str, script: str, mode: str = "755") -> None:
+    guest.run(f"cat > {HOOKS}/{name} <<'end'\n#!/bin/sh\n{script}\nend\n"
+              f"chmod {mode} {HOOKS}/{name}")
+
+
+def test_a_clone_runs_the_hooks_in_order_and_settles(guest):
+    add_hook(guest, "20-second", "echo second $SYSGENID_GENERATION >> /tmp/ran")
+    add_hook(guest, "10-first", "echo first $SYSGENID_GENERATION >> /tmp/ran; echo hello")
+    overseer = Overseer(guest)
+    with guest.snapshot() as snap, snap.restore() as clone:
+        program = clone.program(overseer.program)
+        program.wait_for(r"generation 1 settled \(hooks: 2 done, 0 failed\)")
+        assert clone.run("cat /tmp/ran") == "first 1\nsecond 1\n"
+        assert "hook 10-first: hello" in program.output
+
+
+def test_tracked_watchers_are_waited_for_and_named(guest):
+    overseer = Overseer(guest, "--watchers-timeout=1")
+    watcher = guest.start("sysgenid run -- sh -c 'test -e /tmp/good'")
+    guest.run("until grep -q 1 /sys/class/misc/sysgenid/watchers; do sleep 0.02; done")
+    guest.run("sysgenid trigger")
+    overseer.program.wait_for("generation 1 still waits for sysgenid")
+    assert "settled" not in overseer.program.output
+    guest.run("touch /tmp/good")
+    overseer.settled(1)
+    watcher.kill()
+
+
+def test_bad_hooks_are_reported_and_the_others_run(guest):
+    add_hook(guest, "10-fails", "exit 3")
+    add_hook(guest, "20-hangs", "trap '' TERM; sleep 1000 & while :; do wait; done")
+    add_hook(guest, "30-floods", "head -c 300000 /dev/zero | tr '\\0' 'y\\n'; echo end")
+    add_hook(guest, "40-not-executable", "touch /tmp/wrong", "644")
+    add_hook(guest, "50-world-writable", "touch /tmp/wrong", "757")
+    add_hook(guest, "55-group-writable", "touch /tmp/wrong", "775")
+    add_hook(guest, "60-not-roots", "touch /tmp/wrong")
+    add_hook(guest, "70-no-interpreter", "")
+    add_hook(guest, "80.dpkg-old", "touch /tmp/wrong")
+    add_hook(guest, "99-good", "touch /tmp/right")
+    guest.run(f"chown nobody {HOOKS}/60-not-roots; chgrp nogroup {HOOKS}/55-group-writable;"
+              f"echo '#!/nowhere' > {HOOKS}/70-no-interpreter; mkdir {HOOKS}/90-folder;"
+              f"ln -s /nowhere {HOOKS}/95-dangling")
+    overseer = Overseer(guest, "--hook-timeout=2")
+    guest.run("sysgenid trigger")
+    said = overseer.settled(1)
+    for sentence in ("hook 10-fails failed: exit status 3",
+                     "hook 20-hangs was ended, as it took more than 2 s",
+                     "hook 30-floods printed more than 65536 bytes, the rest is dropped",
+                     "40-not-executable is not run: it is not executable",
+                     "50-world-writable is not run: everybody can write to it",
+                     "55-group-writable is not run: a group other than root can write to it",
+                     "60-not-roots is not run: it does not belong to root",
+                     "70-no-interpreter: No such file or directory",
+                     "hook 70-no-interpreter failed: exit status 127",
+                     "90-folder is not run: it is not a file",
+                     "95-dangling is not run: No such file or directory",
+                     "generation 1 settled (hooks: 2 done, 9 failed)"):
+        assert sentence in said
+    assert len(said) < 80000
+    guest.run("test -e /tmp/right && ! test -e /tmp/wrong")
+    assert "sleep 1000" not in guest.run("ps"), "what the hook had started is left"
+
+
+def test_a_folder_that_others_can_write_to_is_refused(guest):
+    add_hook(guest, "10-hook", "touch /tmp/wrong")
+    guest.run(f"chmod 777 {HOOKS}")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    assert f"no hook is run: others than root can write to {HOOKS}" in overseer.settled(1)
+    guest.run("! test -e /tmp/wrong")
+
+
+def test_a_restart_neither_repeats_nor_loses_a_generation(guest):
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    overseer.settled(1)
+    assert overseer.end() == 0
+    overseer = Overseer(guest)
+    assert overseer.end("KILL") == 137
+    guest.run("sysgenid trigger; sysgenid trigger")
+    overseer = Overseer(guest)
+    overseer.settled(3)
+    assert guest.run("cat /tmp/ran") == "1\n3\n"
+
+
+def test_killed_between_hooks_it_goes_on_with_the_one_it_was_at(guest):
+    add_hook(guest, "10-done", "echo done >> /tmp/ran")
+    add_hook(guest, "20-cut", "echo cut >> /tmp/ran; test -e /tmp/go || sleep 1000")
+    add_hook(guest, "30-late", "echo late >> /tmp/ran")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger; until grep -q cut /tmp/ran; do sleep 0.02; done")
+    overseer.end("KILL")
+    guest.run("touch /tmp/go")
+    Overseer(guest).settled(1)
+    assert guest.run("cat /tmp/ran") == "done\ncut\ncut\nlate\n"
+
+
+def test_asked_to_end_it_ends_its_hook_too(guest):
+    add_hook(guest, "10-long", "echo began; sleep 1000")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    overseer.program.wait_for("began")
+    assert overseer.end() == 0
+    assert "sleep 1000" not in guest.run("ps")
+
+
+def test_a_generation_that_comes_while_hooks_run_is_dealt_with_too(guest):
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran;"
+             "until test -e /tmp/go; do sleep 0.02; done")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger; until grep -q 1 /tmp/ran; do sleep 0.02; done;"
+              "sysgenid trigger; touch /tmp/go")
+    assert "generation 1 did not settle before generation 2" in overseer.settled(2)
+    assert guest.run("cat /tmp/ran") == "1\n2\n"
+
+
+def test_the_module_in_use_stays_and_a_reloaded_one_starts_anew(guest):
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    overseer.settled(1)
+    guest.unload_backend()
+    assert guest.status("rmmod sysgenid") != 0
+    guest.run("sysgenid trigger")
+    overseer.settled(2)
+    overseer.end()
+    guest.run("rmmod sysgenid")
+    gone = guest.start("sysgenidd")
+    assert gone.wait() == 3 and "module not loaded: modprobe vmgenid" in gone.output
+    guest.load_modules()
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    overseer.settled(1)
+    assert guest.run("cat /tmp/ran") == "1\n2\n1\n"
+
+
+def test_a_full_disk_is_reported_and_does_not_stop_it(guest):
+    add_hook(guest, "10-hook", "set -e; echo much > /run/sysgenid/file")
+    add_hook(guest, "20-hook", "touch /tmp/ran")
+    guest.run("mkdir -p /run/sysgenid && mount -t tmpfs -o size=4k tmpfs /run/sysgenid &&"
+              "echo full > /run/sysgenid/fill")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    said = overseer.settled(1)
+    assert f"{STATE} can't be written (No space left on device)" in said
+    assert "hook 10-hook failed" in said
+    guest.run("test -e /tmp/ran")
+
+
+def test_a_disk_that_fills_up_later_is_no_obstacle(guest):
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran")
+    guest.run("mkdir -p /run/sysgenid && mount -t tmpfs -o size=8k tmpfs /run/sysgenid")
+    overseer = Overseer(guest)
+    guest.run("! cat /dev/zero > /run/sysgenid/fill")
+    guest.run("sysgenid trigger")
+    assert "can't be written" not in overseer.settled(1)
+    overseer.end()
+    overseer = Overseer(guest)
+    overseer.end()
+    assert guest.run("cat /tmp/ran") == "1\n"
+
+
+def test_a_damaged_state_is_as_none(guest):
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran")
+    guest.run("sysgenid trigger; mkdir -p /run/sysgenid;"
+              f"head -c 512 /dev/urandom > {STATE}")
+    Overseer(guest).settled(1)
+    assert guest.run("cat /tmp/ran") == "1\n"
+
+
+@pytest.mark.parametrize("options", ["--frobnicate", "more", "--hook-timeout=0",
+                                     "--watchers-timeout=soon"])
+def test_bad_usage_is_named(guest, options):
+    program = guest.start(f"sysgenidd {options}")
+    assert program.wait() == 2
+    assert program.output
