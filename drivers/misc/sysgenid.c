@@ -526,8 +526,12 @@ static int sysgenid_wait_watchers(struct sysgenid_watcher *watcher,
 		left = wait_for_completion_interruptible_timeout(&overseer.news,
 								 left);
 		if (left < 0) {
-			/* What is left of the time can't be carried over. */
-			ret = ms ? -EINTR : -ERESTARTSYS;
+			/*
+			 * What is left of the time can't be carried over: start
+			 * anew after being stopped or frozen, but tell of a
+			 * signal that was handled.
+			 */
+			ret = ms ? -ERESTARTNOHAND : -ERESTARTSYS;
 			break;
 		}
 		sysgenid_check_backend();

@@ -46,6 +46,7 @@ class Options:
     machine: str = "pc"
     firmware: Path | None = None
     devices: tuple[str, ...] = ()
+    disk: Path | None = None    # on NVMe, written to
     seconds: float = 300        # the longest that it may live
 
 
@@ -87,6 +88,9 @@ def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
         argv += ["-bios", str(options.firmware)]
     for device in options.devices:
         argv += ["-device", device]
+    if options.disk:
+        argv += ["-blockdev", "driver=raw,node-name=disk,file.driver=file,"
+                 f"file.filename={options.disk}", "-device", "nvme,drive=disk,serial=disk"]
     return argv
 
 
@@ -94,7 +98,10 @@ class Guest:
     """A running guest. To be closed, at best by `with`."""
 
     def __init__(self, options: Options, logs: Path, name: str = "guest",
-                 snapshot: "Snapshot | None" = None):
+                 snapshot: "Snapshot | None" = None, resumed: State | None = None):
+        """A guest that boots, or is restored from a snapshot, or resumes from
+        its disk what was hibernated when the host knew that of it.
+        """
         self.options = options
         self.logs = logs
         self.name = name
@@ -105,9 +112,9 @@ class Guest:
         self.process: subprocess.Popen | None = None
         self.patience = options.kernel.patience
         logs.mkdir(parents=True, exist_ok=True)
-        self._launch(snapshot)
+        self._launch(snapshot, resumed)
         try:
-            if snapshot:
+            if snapshot or resumed:
                 self.channel.state.ready = True
             else:
                 self._wait_ready()
@@ -115,7 +122,7 @@ class Guest:
             self.kill()
             raise
 
-    def _launch(self, snapshot: "Snapshot | None") -> None:
+    def _launch(self, snapshot: "Snapshot | None", resumed: State | None) -> None:
         agent, agent_end = socket.socketpair()
         monitor, monitor_end = socket.socketpair()
         argv = [*arguments(self.options, self._initrd(), self.console),
@@ -130,7 +137,7 @@ class Guest:
         self.limit = threading.Timer(self.options.seconds * self.patience, self.process.kill)
         self.limit.daemon = True
         self.limit.start()
-        self.channel = Channel(agent, snapshot.state if snapshot else None, self.patience)
+        self.channel = Channel(agent, snapshot.state if snapshot else resumed, self.patience)
         try:
             self.qmp = Qmp(monitor, 30)
             self.qmp.command("migrate-set-capabilities",

@@ -13,7 +13,7 @@ import host
 
 NEEDED = (
     # guests
-    "qemu-system-x86", "busybox-static", "kmod",
+    "qemu-system-x86", "ovmf", "busybox-static", "kmod",
     # modules, for kernels whose headers are unpacked, not installed
     "make", "gcc", "gcc-12", "libc6-dev", "libelf1", "libssl3", "zlib1g", "pahole", "sparse",
     # programs for the guests, 32-bit ones too
