@@ -14,7 +14,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: modules install check lint demo clean help
+.PHONY: docs modules install check lint demo clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -42,6 +42,12 @@ lint: $(PYTHON) ## look at the sources only: gcc, clang, sparse, checkpatch, coc
 demo: $(PYTHON) ## show what it is for: one guest, its snapshot, two clones
 	@$(PYTHON) $(VM)/packages.py
 	@$(PYTHON) $(VM)/demo.py
+
+docs: $(PYTHON) ## make the documentation's pages, in build/docs/
+	@kernel=$$(cd $(VM) && $(PYTHON) -c 'import packages, own_kernels; \
+		packages.install((*packages.NEEDED, "python3-sphinx")); print(own_kernels.tree())') && \
+	KERNEL=$$kernel srctree=$(CURDIR) sphinx-build -q -W -b html Documentation build/docs
+	@echo build/docs/index.html
 
 clean: ## remove what was built (downloads are kept, in ~/.cache/sysgenid-vm)
 	rm -rf build $(VM)/__pycache__
