@@ -3,12 +3,10 @@
  * Who may do what: everybody looks, who may write is waited for, who has the
  * capability in the initial user namespace triggers; and who pays for it.
  */
-#include "device.h"
+#include "memory.h"
 
 #include <linux/capability.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 
 #ifndef CAP_CHECKPOINT_RESTORE
 #define CAP_CHECKPOINT_RESTORE 40
@@ -155,65 +153,6 @@ TEST_F(access, descriptor_passed_on_by_root_acknowledges_and_is_waited_for)
 	EXPECT_EQ(1, outdated());
 	EXPECT_EQ(4, acknowledge(self->fd, generation));
 	EXPECT_EQ(0, outdated());
-}
-
-/*
- * Memory behind open descriptors. A control group pays for its processes; how
- * much more for the device than for /dev/null, where there is nothing behind?
- */
-#define DESCRIPTORS 4096
-#define GROUPS "/tmp/cgroup"
-
-static bool put_word(const char *path, const char *word)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool done = fd >= 0 && write(fd, word, strlen(word)) == (ssize_t)strlen(word);
-
-	close(fd);
-	return done;
-}
-
-static bool have_memory_groups(void)
-{
-	mkdir(GROUPS, 0755);
-	return (!mount("cgroup2", GROUPS, "cgroup2", 0, NULL) || errno == EBUSY) &&
-	       put_word(GROUPS "/cgroup.subtree_control", "+memory");
-}
-
-/* The bytes of slab memory that a new group pays for so many descriptors. */
-static long long slab_of_descriptors(const char *group, const char *file)
-{
-	char folder[64], path[128];
-	long long slab;
-	pid_t child;
-	int done[2];
-
-	snprintf(folder, sizeof(folder), GROUPS "/%s", group);
-	if (mkdir(folder, 0755) || pipe(done))
-		err(1, "%s", folder);
-	child = fork();
-	if (!child) {
-		struct rlimit limit = { DESCRIPTORS + 16, DESCRIPTORS + 16 };
-
-		snprintf(path, sizeof(path), "%s/cgroup.procs", folder);
-		if (!put_word(path, "0") || setrlimit(RLIMIT_NOFILE, &limit))
-			_exit(1);
-		for (int i = 0; i < DESCRIPTORS; i++)
-			if (open(file, O_RDONLY) < 0)
-				_exit(1);
-		if (write(done[1], "", 1) == 1)
-			pause();
-		_exit(1);
-	}
-	close(done[1]);
-	if (read(done[0], path, 1) != 1)
-		errx(1, "%s could not be opened so often", file);
-	snprintf(path, sizeof(path), "%s/memory.stat", folder);
-	slab = number_in(path, "slab ");
-	kill(child, SIGKILL);
-	waitpid(child, NULL, 0);
-	rmdir(folder);
-	return slab;
 }
 
 TEST_F(access, memory_of_descriptors_is_charged_to_who_opened_them)

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the device costs: its calls, a bump with 100,000 watchers, the memory of
+ * a descriptor, and the longest time with interrupts or preemption off. Prints
+ * "# NAME VALUE UNIT" for each figure. Time is judged only where a nanosecond is
+ * an instruction: qemu -icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm.
+ */
+#include "memory.h"
+#include "modules.h"
+
+#include <sys/epoll.h>
+#include <time.h>
+
+#define WATCHERS 100000
+#define BATCHES 25
+#define CALLS 200		/* in a batch, which is short against a tick */
+#define MOST_OFF 5000		/* instructions */
+#define MOST_MEMORY 64		/* bytes for a descriptor, above a file's */
+
+static long long now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static void two_hundred_thousand_instructions(void)
+{
+	unsigned long left = 100000;
+
+	asm volatile("1: dec %0; jnz 1b" : "+r" (left) : : "cc");
+}
+
+/* Of one call, in nanoseconds; the best of many, as others come in between. */
+static long long cost(void (*call)(void), int calls)
+{
+	long long best = -1;
+
+	for (int batch = 0; batch < BATCHES; batch++) {
+		long long start = now(), took;
+
+		for (int i = 0; i < calls; i++)
+			call();
+		took = (now() - start) / calls;
+		if (best < 0 || took < best)
+			best = took;
+	}
+	return best;
+}
+
+static bool nanosecond_is_instruction(void)
+{
+	long long took = cost(two_hundred_thousand_instructions, 1);
+
+	return took > 199000 && took < 201000;
+}
+
+#define SKIP_WITHOUT_INSTRUCTIONS() do { \
+	if (!nanosecond_is_instruction()) \
+		SKIP(return, "a nanosecond is not an instruction here"); \
+} while (0)
+
+static void figure(const char *name, long long value, const char *unit)
+{
+	printf("# %s %lld %s\n", name, value, unit);
+	fflush(stdout);
+}
+
+/* Calls */
+
+static int device;
+static const volatile uint32_t *counter;
+
+static void call_nothing(void)
+{
+	syscall(SYS_getppid);
+}
+
+static void read_call(void)
+{
+	uint32_t generation;
+
+	syscall(SYS_read, device, &generation, 4);
+}
+
+static void poll_call(void)
+{
+	struct pollfd pollfd = { .fd = device, .events = POLLIN };
+
+	syscall(SYS_poll, &pollfd, 1, 0);
+}
+
+static void call_write(void)
+{
+	uint32_t generation = *counter;
+
+	syscall(SYS_write, device, &generation, 4);
+}
+
+static void call_get_generation(void)
+{
+	uint32_t generation;
+
+	syscall(SYS_ioctl, device, SYSGENID_GET_GENERATION, &generation);
+}
+
+static void call_open_and_close(void)
+{
+	syscall(SYS_close, syscall(SYS_open, DEVICE, O_RDWR));
+}
+
+static void load(void)
+{
+	(void)*counter;
+}
+
+TEST(calls_cost_what_a_simple_drivers_do_or_less)
+{
+	/* That driver's figures; 0: it has none. */
+	static const struct {
+		const char *name;
+		void (*call)(void);
+		long long simple;
+	} calls[] = {
+		{ "bare_system_call", call_nothing, 0 },
+		{ "read_without_news", read_call, 626 },
+		{ "poll", poll_call, 800 },
+		{ "write", call_write, 727 },
+		{ "get_generation", call_get_generation, 0 },
+		{ "open_and_close", call_open_and_close, 10630 },
+	};
+
+	device = open_device(O_RDWR | O_NONBLOCK);
+	counter = map_counter(device);
+	SKIP_WITHOUT_INSTRUCTIONS();
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		long long took = cost(calls[i].call, CALLS);
+
+		figure(calls[i].name, took, "instructions");
+		if (calls[i].simple)
+			EXPECT_LE(took * 10, calls[i].simple * 11);
+	}
+}
+
+TEST(mapped_counter_costs_what_any_memory_does)
+{
+	static const uint32_t memory = 1;
+	long long mapped, ordinary;
+
+	counter = map_counter(open_device(O_RDONLY));
+	SKIP_WITHOUT_INSTRUCTIONS();
+	mapped = cost(load, CALLS);
+	counter = &memory;
+	ordinary = cost(load, CALLS);
+	figure("load_of_mapped_counter", mapped, "instructions");
+	figure("load_of_ordinary_memory", ordinary, "instructions");
+	EXPECT_EQ(ordinary, mapped);
+}
+
+TEST(descriptor_costs_little_memory_above_a_files)
+{
+	long long bytes;
+
+	if (!have_memory_groups())
+		SKIP(return, "no control groups for memory here: %s", strerror(errno));
+	bytes = slab_of_descriptors("full", DEVICE) - slab_of_descriptors("empty", "/dev/null");
+	bytes = (bytes + DESCRIPTORS - 1) / DESCRIPTORS;
+	figure("memory_of_a_descriptor", bytes, "bytes");
+	EXPECT_LE(bytes, MOST_MEMORY);
+}
+
+/* A bump, with none and with very many who want to know of it */
+
+FIXTURE(crowd) {
+	int fd;			/* starts the generations */
+	int epoll;
+	int watchers;		/* of that epoll */
+};
+
+FIXTURE_SETUP(crowd)
+{
+	struct rlimit limit = { WATCHERS + 64, WATCHERS + 64 };
+
+	ASSERT_TRUE(put_word("/proc/sys/fs/epoll/max_user_watches", "1000000"));
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
+	self->fd = open_device(O_RDONLY);
+	self->epoll = epoll_create1(EPOLL_CLOEXEC);
+	self->watchers = 0;
+}
+
+FIXTURE_TEARDOWN(crowd)
+{
+}
+
+static void add_watchers(FIXTURE_DATA(crowd) *self, int number)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+
+	for (; self->watchers < number; self->watchers++)
+		if (epoll_ctl(self->epoll, EPOLL_CTL_ADD, open_device(O_RDONLY), &event))
+			err(1, "epoll_ctl");
+}
+
+static void await_wake_ups(FIXTURE_DATA(crowd) *self)
+{
+	struct epoll_event events[256];
+	int left = self->watchers;
+
+	while (left) {
+		int woken = epoll_wait(self->epoll, events, ARRAY_SIZE(events), -1);
+
+		if (woken < 0)
+			err(1, "epoll_wait");
+		left -= woken;
+	}
+	/* Afterwards the kernel's worker sends the uevent. */
+	usleep(10000);
+}
+
+static void be_real_time(bool on)
+{
+	struct sched_param priority = { .sched_priority = on };
+
+	if (sched_setscheduler(0, on ? SCHED_FIFO : SCHED_OTHER, &priority))
+		err(1, "sched_setscheduler");
+}
+
+/*
+ * From the call until its caller sees the new generation: as real-time, so that
+ * the wake-ups come after.
+ */
+static long long time_to_visible(FIXTURE_DATA(crowd) *self)
+{
+	const volatile uint32_t *page = map_counter(self->fd);
+	long long best = -1;
+
+	for (int i = 0; i < 9; i++) {
+		uint32_t before = *page;
+		long long start, took;
+
+		be_real_time(true);
+		start = now();
+		if (trigger(self->fd, 0) || *page == before)
+			err(1, "SYSGENID_TRIGGER_GEN_UPDATE");
+		took = now() - start;
+		be_real_time(false);
+		await_wake_ups(self);
+		if (best < 0 || took < best)
+			best = took;
+	}
+	munmap((void *)page, page_size());
+	return best;
+}
+
+TEST_F_TIMEOUT(crowd, bump_is_visible_as_soon_with_100000_watchers, 300)
+{
+	long long without, with, start;
+
+	SKIP_WITHOUT_INSTRUCTIONS();
+	without = time_to_visible(self);
+	add_watchers(self, WATCHERS);
+	with = time_to_visible(self);
+	figure("bump_visible_without_watchers", without, "instructions");
+	figure("bump_visible_with_100000_watchers", with, "instructions");
+	EXPECT_LE(with * 10, without * 11);
+	EXPECT_LE(without * 10, with * 11);
+
+	start = now();
+	trigger(self->fd, 0);
+	await_wake_ups(self);
+	figure("all_of_100000_watchers_woken", now() - start, "instructions");
+}
+
+static long long latency_get(const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/latency_test/%s", name);
+	return number_in(path, "");
+}
+
+static bool latency_period(const char *period)
+{
+	return put_word("/sys/kernel/debug/latency_test/period", period);
+}
+
+/* Are all woken by now? */
+static bool all_are_woken(FIXTURE_DATA(crowd) *self)
+{
+	struct epoll_event *events = calloc(self->watchers, sizeof(*events));
+	int woken = epoll_wait(self->epoll, events, self->watchers, 0);
+
+	free(events);
+	return woken == self->watchers;
+}
+
+TEST_F_TIMEOUT(crowd, interrupts_and_preemption_are_never_off_for_long, 300)
+{
+	long long interrupt, thread, samples;
+
+	SKIP_WITHOUT_INSTRUCTIONS();
+	if (!load_module("latency_test", ""))
+		SKIP(return, "latency_test can't be loaded");
+	/* Else the kernel is preempted where it offers that, not where it can be. */
+	if (!put_word("/sys/kernel/debug/sched/preempt", "full"))
+		SKIP(return, "this kernel can't be made fully preemptible");
+
+	add_watchers(self, WATCHERS);
+	ASSERT_TRUE(latency_period("9973"));
+	trigger(self->fd, 0);
+	/* Not by epoll_wait(), which would be measured as well. */
+	usleep(250000);
+	interrupt = latency_get("interrupt");
+	thread = latency_get("thread");
+	samples = latency_get("samples");
+	latency_period("0");
+	figure("longest_interrupts_off", interrupt, "instructions");
+	figure("longest_preemption_off", thread, "instructions");
+	figure("latency_samples", samples, "times");
+	EXPECT_TRUE(all_are_woken(self));
+	EXPECT_LT(1000, samples);
+	EXPECT_GT(MOST_OFF, interrupt);
+	EXPECT_GT(MOST_OFF, thread);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Measures for how long interrupts, and preemption, are off on this CPU: by a
+ * timer that should fire every few microseconds, and a real-time thread that
+ * it wakes. How late they come at worst, less how late they always are, is the
+ * longest stretch. For kernels without the irqsoff and preemptoff tracers.
+ *
+ * In /sys/kernel/debug/latency_test, all in ns:
+ *   period      from the thread's run to the next time; 0: stop. Written, it
+ *               also forgets what was measured.
+ *   interrupt   the longest stretch with interrupts off
+ *   thread      the longest stretch with preemption, or interrupts, off
+ *   samples     how often it was measured (not ns)
+ */
+
+#include <linux/debugfs.h>
+#include <linux/hrtimer.h>
+#include <linux/jiffies.h>
+#include <linux/kthread.h>
+#include <linux/ktime.h>
+#include <linux/module.h>
+#include <linux/sched.h>
+
+/* How late something came: at best, which is what measuring costs, and worst. */
+struct lateness {
+	s64 best, worst;
+};
+
+static struct hrtimer timer;
+static struct task_struct *thread;
+static struct dentry *folder;
+static u64 period;
+static unsigned long tick;	/* the jiffy in which the timer was started */
+static bool fired;
+static struct lateness in_interrupt, in_thread;
+static u32 samples;
+
+static void forget(struct lateness *lateness)
+{
+	lateness->best = S64_MAX;
+	lateness->worst = 0;
+}
+
+/* With a tick in between, it was the tick's work that delayed us. */
+static void measure(struct lateness *lateness)
+{
+	s64 late = ktime_to_ns(ktime_sub(ktime_get(),
+					 hrtimer_get_expires(&timer)));
+
+	if (tick != jiffies)
+		return;
+	lateness->best = min(lateness->best, late);
+	lateness->worst = max(lateness->worst, late);
+}
+
+static enum hrtimer_restart timer_fired(struct hrtimer *unused)
+{
+	measure(&in_interrupt);
+	fired = true;
+	wake_up_process(thread);
+	return HRTIMER_NORESTART;
+}
+
+static int thread_main(void *data)
+{
+	sched_set_fifo(current);
+	while (!kthread_should_stop()) {
+		set_current_state(TASK_INTERRUPTIBLE);
+		fired = false;
+		if (READ_ONCE(period)) {
+			tick = jiffies;
+			hrtimer_start(&timer, ktime_add_ns(ktime_get(), period),
+				      HRTIMER_MODE_ABS_HARD);
+		}
+		if (!kthread_should_stop())
+			schedule();
+		__set_current_state(TASK_RUNNING);
+		if (fired && READ_ONCE(period)) {
+			measure(&in_thread);
+			samples++;
+		}
+	}
+	hrtimer_cancel(&timer);
+	return 0;
+}
+
+static int period_set(void *data, u64 value)
+{
+	WRITE_ONCE(period, 0);
+	hrtimer_cancel(&timer);
+	forget(&in_interrupt);
+	forget(&in_thread);
+	samples = 0;
+	WRITE_ONCE(period, value);
+	wake_up_process(thread);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(period_fops, NULL, period_set, "%llu\n");
+
+static int stretch_get(void *data, u64 *value)
+{
+	struct lateness *lateness = data;
+
+	*value = lateness->worst ? lateness->worst - lateness->best : 0;
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(stretch_fops, stretch_get, NULL, "%llu\n");
+
+static int __init latency_init(void)
+{
+	hrtimer_init(&timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS_HARD);
+	timer.function = timer_fired;
+	thread = kthread_create(thread_main, NULL, "latency_test");
+	if (IS_ERR(thread))
+		return PTR_ERR(thread);
+	kthread_bind(thread, 0);
+	wake_up_process(thread);
+
+	folder = debugfs_create_dir("latency_test", NULL);
+	debugfs_create_file("period", 0200, folder, NULL, &period_fops);
+	debugfs_create_file("interrupt", 0400, folder, &in_interrupt,
+			    &stretch_fops);
+	debugfs_create_file("thread", 0400, folder, &in_thread, &stretch_fops);
+	debugfs_create_u32("samples", 0400, folder, &samples);
+	return 0;
+}
+module_init(latency_init);
+
+static void __exit latency_exit(void)
+{
+	debugfs_remove_recursive(folder);
+	kthread_stop(thread);
+}
+module_exit(latency_exit);
+
+MODULE_DESCRIPTION("Longest time with interrupts or preemption off");
+MODULE_LICENSE("GPL");

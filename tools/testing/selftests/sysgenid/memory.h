@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The memory behind open descriptors, as a control group is charged for it:
+ * how much more is it for the device than for a file with nothing behind?
+ */
+#ifndef MEMORY_H
+#define MEMORY_H
+
+#include "device.h"
+
+#include <sys/mount.h>
+#include <sys/resource.h>
+
+#define DESCRIPTORS 4096
+#define GROUPS "/tmp/cgroup"
+
+static inline bool put_word(const char *path, const char *word)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool done = fd >= 0 && write(fd, word, strlen(word)) == (ssize_t)strlen(word);
+
+	close(fd);
+	return done;
+}
+
+static inline bool have_memory_groups(void)
+{
+	mkdir(GROUPS, 0755);
+	return (!mount("cgroup2", GROUPS, "cgroup2", 0, NULL) || errno == EBUSY) &&
+	       put_word(GROUPS "/cgroup.subtree_control", "+memory");
+}
+
+/* The bytes of slab memory that a new group pays for so many descriptors. */
+static inline long long slab_of_descriptors(const char *group, const char *file)
+{
+	char folder[64], path[128];
+	long long slab;
+	pid_t child;
+	int done[2];
+
+	snprintf(folder, sizeof(folder), GROUPS "/%s", group);
+	if (mkdir(folder, 0755) || pipe(done))
+		err(1, "%s", folder);
+	child = fork();
+	if (!child) {
+		struct rlimit limit = { DESCRIPTORS + 16, DESCRIPTORS + 16 };
+
+		snprintf(path, sizeof(path), "%s/cgroup.procs", folder);
+		if (!put_word(path, "0") || setrlimit(RLIMIT_NOFILE, &limit))
+			_exit(1);
+		for (int i = 0; i < DESCRIPTORS; i++)
+			if (open(file, O_RDONLY) < 0)
+				_exit(1);
+		if (write(done[1], "", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(done[1]);
+	if (read(done[0], path, 1) != 1)
+		errx(1, "%s could not be opened so often", file);
+	snprintf(path, sizeof(path), "%s/memory.stat", folder);
+	slab = number_in(path, "slab ");
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	rmdir(folder);
+	return slab;
+}
+
+#endif /* MEMORY_H */
