@@ -75,10 +75,17 @@ def programs() -> list[Path]:
             if path.is_file() and path.stat().st_mode & 0o100]
 
 
+def built_modules(kernel: Kernel) -> list[Path]:
+    """What the last build made, not what an earlier one has left."""
+    return [Path(order.parent, line).with_suffix(".ko")
+            for order in sorted(folder(kernel).rglob("modules.order"))
+            for line in order.read_text(encoding="utf-8").splitlines()]
+
+
 def new_image(kernel: Kernel) -> Image:
     """All that the guests of a kernel have by default; for more to be added."""
     image = Image().basics(PROGRAMS / "agent")
-    for module in sorted(folder(kernel).rglob("*.ko")):
+    for module in built_modules(kernel):
         image.file(f"modules/{module.name}", module)
     for program in programs():
         image.file(f"test/{program.name}", program)
