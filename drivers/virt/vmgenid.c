@@ -60,7 +60,11 @@ struct vmgenid {
 	struct rt_mutex lock;
 };
 
-/* There is one at most; claimed by probe, for as long as the device is bound. */
+/*
+ * There is one at most; claimed by probe, for as long as the device is bound. It
+ * is not the device's driver data: when the kernel's own driver was unbound from
+ * that device, it may have left its Notify handler, which would take it for its.
+ */
 static struct vmgenid *vmgenid_device;
 
 /* A real-time thread for each CPU, for the interrupts that this CPU takes. */
@@ -474,7 +478,6 @@ static int vmgenid_probe(struct platform_device *pdev)
 		return -ENOMEM;
 	vmgenid->dev = dev;
 	rt_mutex_init(&vmgenid->lock);
-	platform_set_drvdata(pdev, vmgenid);
 
 	ret = vmgenid_claim(vmgenid);
 	if (ret)
@@ -502,7 +505,7 @@ static int vmgenid_probe(struct platform_device *pdev)
 
 static int vmgenid_resume(struct device *dev)
 {
-	vmgenid_check(dev_get_drvdata(dev));
+	vmgenid_check(vmgenid_device);
 	return 0;
 }
 
@@ -513,7 +516,7 @@ static int vmgenid_resume(struct device *dev)
  */
 static int vmgenid_restore(struct device *dev)
 {
-	struct vmgenid *vmgenid = dev_get_drvdata(dev);
+	struct vmgenid *vmgenid = vmgenid_device;
 	u64 *known = vmgenid->backend.id;
 
 	if (vmgenid->in_nvs) {
