@@ -40,7 +40,6 @@ lint: $(PYTHON) ## look at the sources only: gcc, clang, sparse, checkpatch, coc
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_build.py test_lint.py
 
 demo: $(PYTHON) ## show what it is for: one guest, its snapshot, two clones
-	@$(PYTHON) $(VM)/packages.py
 	@$(PYTHON) $(VM)/demo.py
 
 docs: $(PYTHON) ## make the documentation's pages, in build/docs/
@@ -56,5 +55,6 @@ help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
 $(PYTHON):
-	$(SUDO) apt-get -q update
-	$(SUDO) apt-get -q install -y --no-install-recommends python3
+	@echo "  installing python3"
+	@$(SUDO) apt-get -qq update
+	@$(SUDO) apt-get -qq install -y --no-install-recommends python3 >/dev/null

@@ -10,6 +10,7 @@ from pathlib import Path
 import build
 import host
 import kernels
+import packages
 from channel import GuestGone, Program
 from guest import Guest, Options, Snapshot, accelerator, new_guid
 from qmp import QmpError
@@ -93,6 +94,7 @@ def tell(logs: Path) -> None:
 
 def main() -> None:
     logs = host.BUILD / "logs/demo"
+    packages.install(packages.DEMO)
     accelerator()
     build.prepare([KERNEL], only="vmgenid")
     with host.locked("demo", host.BUILD / "locks"):

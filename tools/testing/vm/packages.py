@@ -11,19 +11,23 @@ from pathlib import Path
 
 import host
 
-NEEDED = (
+DEMO = (
     # guests
-    "qemu-system-x86", "ovmf", "busybox-static", "kmod",
+    "qemu-system-x86", "busybox-static", "kmod",
     # modules, for kernels whose headers are unpacked, not installed
-    "make", "gcc", "gcc-12", "libc6-dev", "libelf1", "libssl3", "zlib1g", "pahole", "sparse",
-    # programs for the guests, 32-bit ones too
-    "gcc-multilib", "linux-libc-dev", "libsystemd-dev",
+    "make", "gcc", "gcc-12", "libc6-dev", "libelf1", "libssl3", "zlib1g", "pahole",
+    # programs for the guests
+    "linux-libc-dev",
     # unpacking
     "xz-utils", "tar",
-    # the guests' ACPI tables
-    "acpica-tools",
+)
+NEEDED = DEMO + (
+    # UEFI guests, and the ACPI tables of some
+    "ovmf", "acpica-tools",
+    # programs for the guests, 32-bit ones too
+    "gcc-multilib", "libsystemd-dev",
     # tests
-    "python3-pytest", "python3-pytest-xdist", "python3-pytest-timeout",
+    "sparse", "python3-pytest", "python3-pytest-xdist", "python3-pytest-timeout",
 )
 LISTS = Path("/var/lib/apt/lists")
 DAY = 24 * 3600
