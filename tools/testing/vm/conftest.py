@@ -136,3 +136,7 @@ def guest(boot) -> Guest:
     """A guest with one processor and a generation ID, no modules loaded."""
     return boot()
 
+
+@pytest.fixture
+def two_cpus(boot) -> Guest:
+    return boot(smp=2)

@@ -53,6 +53,7 @@ class Options:
     firmware: Path | None = None
     devices: tuple[str, ...] = ()
     disk: Path | None = None    # on NVMe, written to
+    icount: bool = False        # a nanosecond is an instruction: clones run alike
     seconds: float = 300        # the longest that it may live
 
 
@@ -91,6 +92,8 @@ def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
         argv += ["-device", f"vmgenid,guid={options.guid}"]
     if options.firmware:
         argv += ["-bios", str(options.firmware)]
+    if options.icount:
+        argv += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
     for device in options.devices:
         argv += ["-device", device]
     if options.disk:

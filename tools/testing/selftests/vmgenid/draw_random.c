@@ -102,8 +102,6 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(when, "late"))
 		make_ready();
-	while (drawn < 1)
-		draw();
 	printf("seen %lu\n", drawn);
 	show(drawn, AFTER);
 	return 0;
