@@ -3,12 +3,14 @@
 # The verbs that a person types; `make help` lists them. The modules' own build
 # is Kbuild's: `make -C KDIR M=$PWD modules` works without this file.
 
+HEADERS_HINT := $(if $(KDIR),it has to be a build tree prepared for modules,install the package \
+	linux-headers-$(shell uname -r) or name another tree with KDIR=FOLDER)
 KDIR ?= /lib/modules/$(shell uname -r)/build
 PYTHON := /usr/bin/python3
 VM := tools/testing/vm
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Of the kernel to build for; each gets a folder of its own to build in.
-RELEASE = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generated/utsrelease.h)
+RELEASE = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generated/utsrelease.h 2>/dev/null)
 BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 # How many guests to run at once, and what else to tell pytest.
 JOBS ?= 2
@@ -18,8 +20,7 @@ PYTEST_ARGS ?=
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
-		echo "error: $(KDIR) holds no kernel headers: install the package" \
-			"linux-headers-$$(uname -r), or name another tree with KDIR=FOLDER" >&2; exit 1; }
+		echo "error: $(KDIR) holds no kernel headers: $(HEADERS_HINT)" >&2; exit 1; }
 	@mkdir -p $(BUILD_DIR) && find $(BUILD_DIR) -xtype l -delete
 	@find Kbuild drivers include tools/testing/selftests -name '*.mod.c' -o \
 		'(' -name '*.[ch]' -o -name Makefile -o -name Kbuild ')' -print | while read -r file; do \
