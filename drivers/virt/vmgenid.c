@@ -321,6 +321,8 @@ static int vmgenid_get_addr(struct device *dev, u64 *phys)
 		return dev_err_probe(dev, -ENODEV, FW_BUG "there is no ADDR\n");
 
 	status = acpi_evaluate_object(ACPI_HANDLE(dev), "ADDR", NULL, &buffer);
+	if (status == AE_NO_MEMORY)
+		return -ENOMEM;
 	if (ACPI_FAILURE(status))
 		return dev_err_probe(dev, -EIO, FW_BUG "ADDR fails with %s\n",
 				     acpi_format_exception(status));
@@ -400,6 +402,15 @@ static int vmgenid_get_backend(struct vmgenid *vmgenid)
 					vmgenid);
 }
 
+static int vmgenid_no_handler(struct vmgenid *vmgenid, const char *what,
+			      acpi_status status)
+{
+	return dev_err_probe(vmgenid->dev,
+			     status == AE_NO_MEMORY ? -ENOMEM : -ENODEV,
+			     "no %s handler: %s\n", what,
+			     acpi_format_exception(status));
+}
+
 static void vmgenid_stop_threads(void *vmgenid)
 {
 	smpboot_unregister_percpu_thread(&vmgenid_threads);
@@ -429,9 +440,7 @@ static int vmgenid_install_sci(struct vmgenid *vmgenid)
 
 	status = acpi_install_sci_handler(vmgenid_sci, vmgenid);
 	if (ACPI_FAILURE(status))
-		return dev_err_probe(vmgenid->dev, -ENODEV,
-				     "no SCI handler: %s\n",
-				     acpi_format_exception(status));
+		return vmgenid_no_handler(vmgenid, "SCI", status);
 	return devm_add_action_or_reset(vmgenid->dev, vmgenid_remove_sci,
 					vmgenid);
 }
@@ -452,9 +461,7 @@ static int vmgenid_install_notify(struct vmgenid *vmgenid)
 					     ACPI_DEVICE_NOTIFY, vmgenid_notify,
 					     vmgenid);
 	if (ACPI_FAILURE(status))
-		return dev_err_probe(vmgenid->dev, -ENODEV,
-				     "no Notify handler: %s\n",
-				     acpi_format_exception(status));
+		return vmgenid_no_handler(vmgenid, "Notify", status);
 	return devm_add_action_or_reset(vmgenid->dev, vmgenid_remove_notify,
 					vmgenid);
 }
