@@ -34,8 +34,10 @@ BACKEND = "vm_generation_id"
 # for a while, and the kernel must not take that for broken hardware, nor for
 # its own fault: real hangs are found by the tests' time limits. The kernel's
 # tests of its ciphers, which are a third of some kernels' start, are not ours.
+# As a ramfs the root may take more than half of the little memory that there is.
 APPEND = ("console=ttyS0 loglevel=8 panic=-1 no_timer_check tsc=reliable "
-          "rcupdate.rcu_cpu_stall_timeout=200 watchdog_thresh=60 cryptomgr.notests")
+          "rcupdate.rcu_cpu_stall_timeout=200 watchdog_thresh=60 cryptomgr.notests "
+          "rootfstype=ramfs")
 
 
 @dataclass(frozen=True)

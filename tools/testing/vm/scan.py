@@ -14,6 +14,7 @@ TROUBLE = re.compile("|".join((
     r"sleeping function called", r"scheduling while atomic", r"DEBUG_LOCKS_WARN_ON",
     r"refcount_t:", r"corruption", r"leaked", r"Out of memory", r"page allocation failure",
     r"nobody cared", r"Unbalanced", r"\bcut here\b",
+    r"Initramfs unpacking failed",
 )))
 # Lines that every start of a healthy guest prints.
 HARMLESS = re.compile("|".join((

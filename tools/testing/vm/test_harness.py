@@ -36,6 +36,7 @@ TROUBLES = (
     "INFO: task insmod:70 blocked for more than 120 seconds.",
     "Call Trace:",
     "Kernel panic - not syncing: Attempted to kill init!",
+    "Initramfs unpacking failed: write error",
     "irq 9: nobody cared (try booting with the \"irqpoll\" option)",
 )
 

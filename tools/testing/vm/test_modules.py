@@ -2,6 +2,7 @@
 """Loading and unloading the modules: by hand, by modprobe, by modalias."""
 import build
 import pytest
+from initramfs import Image
 
 SOURCE = "cat /sys/class/misc/sysgenid/source"
 ALIAS = "cat /sys/bus/acpi/devices/*/modalias | grep -i vm_\\\\?gen"
@@ -10,7 +11,7 @@ ALIAS = "cat /sys/bus/acpi/devices/*/modalias | grep -i vm_\\\\?gen"
 @pytest.fixture
 def installed(boot, kernel, logs):
     """A guest with the modules where `make install` puts them, and modprobe."""
-    image = build.new_image(kernel)
+    image = Image().basics(build.PROGRAMS / "agent")
     build.add_module_tree(image, kernel, logs / "root")
     return boot(image=image.write(logs / "initramfs.cpio"), fresh=True)
 
