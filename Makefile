@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs modules install check lint demo clean help
+.PHONY: docs modules install check lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -42,6 +42,10 @@ lint: $(PYTHON) ## look at the sources only: gcc, clang, sparse, checkpatch, coc
 
 demo: $(PYTHON) ## show what it is for: one guest, its snapshot, two clones
 	@$(PYTHON) $(VM)/demo.py
+
+bench: $(PYTHON) ## count the instructions that calls, bumps and 100,000 watchers cost
+	@$(PYTHON) $(VM)/packages.py
+	@$(PYTHON) $(VM)/bench.py
 
 docs: $(PYTHON) ## make the documentation's pages, in build/docs/
 	@kernel=$$(cd $(VM) && $(PYTHON) -c 'import packages, own_kernels; \

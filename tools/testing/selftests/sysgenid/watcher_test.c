@@ -85,6 +85,26 @@ TEST_F(watcher, outdated_descriptor_that_becomes_tracked_is_outdated)
 	EXPECT_EQ(0, outdated());
 }
 
+static int call_switch_tracking(int fd, unsigned long rounds)
+{
+	while (rounds--)
+		set_tracking(fd, rounds & 1);
+	return 0;
+}
+
+TEST_F(watcher, tracking_switched_by_several_threads_leaks_nothing)
+{
+	struct caller callers[4];
+
+	bump(self->bumper);
+	for (int i = 0; i < 4; i++)
+		start_call(&callers[i], call_switch_tracking, self->fd, 20000);
+	for (int i = 0; i < 4; i++)
+		finish_call(&callers[i]);
+	EXPECT_EQ(fdinfo(self->fd, "sysgenid-tracked:"), watchers());
+	EXPECT_EQ(watchers(), outdated());
+}
+
 TEST_F(watcher, refused_acknowledgement_changes_no_count)
 {
 	uint32_t generation = bump(self->bumper);

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Measures what the device costs, in instructions, on each kernel.
+
+Prints the figures side by side; fails if one is over what is promised.
+`make bench` runs it.
+"""
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import build
+import host
+import kernels
+from channel import GuestGone
+from guest import Guest, Options, new_guid
+from kernels import Kernel
+from test_selftests import failures
+
+FIGURE = re.compile(r"^# (\w+) (\d+) (instructions|bytes|times)$", re.M)
+
+
+def measure(kernel: Kernel, logs: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
+    """A kernel's figures, by name and unit, and what is wrong with them."""
+    options = Options(kernel, build.image(kernel), guid=new_guid(), memory=256,
+                      icount=True, seconds=600)
+    with Guest(options, logs) as guest:
+        guest.load_modules()
+        run = guest.start("/test/bench")
+        status = run.wait(500)
+    wrong = failures(run.output)
+    if status and not wrong:
+        wrong = [f"bench ended with {status}:", *run.output.splitlines()[-20:]]
+    return {(found[0], found[2]): found[1] for found in FIGURE.findall(run.output)}, wrong
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(kernels.STOCK)
+    build.prepare(names, only="sysgenid")
+    results, wrong = {}, []
+    with host.locked("bench", host.BUILD / "locks"):
+        for name in names:
+            host.progress(f"measuring with {name}")
+            logs = host.BUILD / f"logs/bench-{name}"
+            shutil.rmtree(logs, ignore_errors=True)
+            try:
+                results[name], complaints = measure(kernels.get(name), logs)
+            except (GuestGone, AssertionError) as error:
+                raise host.Trouble(str(error)) from None
+            wrong += [f"{name}: {complaint}" for complaint in complaints]
+    print(f"{'':<36}" + "".join(f"{name:>12}" for name in names))
+    for figure, unit in dict.fromkeys(key for found in results.values() for key in found):
+        values = "".join(f"{found.get((figure, unit), '-'):>12}" for found in results.values())
+        print(f"{figure.replace('_', ' '):<36}{values}  {unit}")
+    if wrong:
+        raise host.Trouble("\n".join(["not as it should be:", *wrong]))
+
+
+if __name__ == "__main__":
+    host.main(main)
