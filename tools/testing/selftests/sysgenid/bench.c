@@ -8,7 +8,9 @@
 #include "memory.h"
 #include "modules.h"
 
+#include <limits.h>
 #include <sys/epoll.h>
+#include <sys/param.h>
 #include <time.h>
 
 #define WATCHERS 100000
@@ -286,9 +288,10 @@ static long long latency_get(const char *name)
 	return number_in(path, "");
 }
 
-static bool latency_period(const char *period)
+static void latency_period(const char *period)
 {
-	return put_word("/sys/kernel/debug/latency_test/period", period);
+	if (!put_word("/sys/kernel/debug/latency_test/period", period))
+		err(1, "latency_test/period");
 }
 
 /*
@@ -315,7 +318,7 @@ static bool all_are_woken(FIXTURE_DATA(crowd) *self)
 
 TEST_F_TIMEOUT(crowd, interrupts_and_preemption_are_never_off_for_long, 300)
 {
-	long long interrupt, thread, samples;
+	long long interrupt = LLONG_MAX, thread = LLONG_MAX;
 
 	SKIP_WITHOUT_INSTRUCTIONS();
 	if (!load_module("latency_test", ""))
@@ -325,18 +328,19 @@ TEST_F_TIMEOUT(crowd, interrupts_and_preemption_are_never_off_for_long, 300)
 		SKIP(return, "this kernel can't be made fully preemptible");
 
 	add_watchers(self, WATCHERS);
-	ASSERT_TRUE(latency_period("9973"));
-	trigger(self->fd, 0);
-	stay_awake(250000000);
-	interrupt = latency_get("interrupt");
-	thread = latency_get("thread");
-	samples = latency_get("samples");
-	latency_period("0");
+	/* What is not in each of three bumps was something else, like paging. */
+	for (int i = 0; i < 3; i++) {
+		latency_period("9973");
+		trigger(self->fd, 0);
+		stay_awake(250000000);
+		latency_period("0");
+		ASSERT_TRUE(all_are_woken(self));
+		ASSERT_LT(1000, latency_get("samples"));
+		interrupt = MIN(interrupt, latency_get("interrupt"));
+		thread = MIN(thread, latency_get("thread"));
+	}
 	figure("longest_interrupts_off", interrupt, "instructions");
 	figure("longest_preemption_off", thread, "instructions");
-	figure("latency_samples", samples, "times");
-	EXPECT_TRUE(all_are_woken(self));
-	EXPECT_LT(1000, samples);
 	EXPECT_GT(MOST_OFF, interrupt);
 	EXPECT_GT(MOST_OFF, thread);
 }

@@ -6,8 +6,8 @@
  * longest stretch. For kernels without the irqsoff and preemptoff tracers.
  *
  * In /sys/kernel/debug/latency_test, all in ns:
- *   period      from the thread's run to the next time; 0: stop. Written, it
- *               also forgets what was measured.
+ *   period      from the thread's run to the next time, at least; 0: stop, else
+ *               start, and forget what was measured before
  *   interrupt   the longest stretch with interrupts off
  *   thread      the longest stretch with preemption, or interrupts, off
  *   samples     how often it was measured (not ns)
@@ -61,6 +61,12 @@ static enum hrtimer_restart timer_fired(struct hrtimer *unused)
 	return HRTIMER_NORESTART;
 }
 
+/* Not always as far ahead: it would always meet the same place of a loop. */
+static ktime_t next_time(void)
+{
+	return ktime_add_ns(ktime_get(), period + samples * 131 % 2048);
+}
+
 static int thread_main(void *data)
 {
 	sched_set_fifo(current);
@@ -69,7 +75,7 @@ static int thread_main(void *data)
 		fired = false;
 		if (READ_ONCE(period)) {
 			tick = jiffies;
-			hrtimer_start(&timer, ktime_add_ns(ktime_get(), period),
+			hrtimer_start(&timer, next_time(),
 				      HRTIMER_MODE_ABS_HARD);
 		}
 		if (!kthread_should_stop())
@@ -88,6 +94,8 @@ static int period_set(void *data, u64 value)
 {
 	WRITE_ONCE(period, 0);
 	hrtimer_cancel(&timer);
+	if (!value)
+		return 0;
 	forget(&in_interrupt);
 	forget(&in_thread);
 	samples = 0;
