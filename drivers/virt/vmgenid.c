@@ -314,13 +314,17 @@ static int vmgenid_check_addr(struct device *dev, u64 phys)
 static int vmgenid_get_addr(struct device *dev, u64 *phys)
 {
 	struct acpi_buffer buffer = { ACPI_ALLOCATE_BUFFER };
+	acpi_handle addr;
 	acpi_status status;
 	int ret;
 
-	if (!acpi_has_method(ACPI_HANDLE(dev), "ADDR"))
+	status = acpi_get_handle(ACPI_HANDLE(dev), "ADDR", &addr);
+	if (status == AE_NOT_FOUND)
 		return dev_err_probe(dev, -ENODEV, FW_BUG "there is no ADDR\n");
 
-	status = acpi_evaluate_object(ACPI_HANDLE(dev), "ADDR", NULL, &buffer);
+	/* A method may find no other object: that is a failure of ADDR. */
+	if (ACPI_SUCCESS(status))
+		status = acpi_evaluate_object(addr, NULL, NULL, &buffer);
 	if (status == AE_NO_MEMORY)
 		return -ENOMEM;
 	if (ACPI_FAILURE(status))
