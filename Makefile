@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs modules install check lint demo bench clean help
+.PHONY: docs modules install install-modules install-user check check-debian deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -28,13 +28,28 @@ modules: ## build the modules for KDIR (by default the running kernel), in build
 		ln -sf "$(CURDIR)/$$file" "$(BUILD_DIR)/$$file"; done
 	$(MAKE) -C $(KDIR) M=$(BUILD_DIR) modules
 
-install: modules ## install the modules (below INSTALL_MOD_PATH, if given) and run depmod
+install: install-modules install-user ## install all of it (below DESTDIR, if given)
+
+install-modules: INSTALL_MOD_PATH ?= $(DESTDIR)
+install-modules: modules ## the modules only (below INSTALL_MOD_PATH), and run depmod
 	$(MAKE) -C $(KDIR) M=$(BUILD_DIR) INSTALL_MOD_DIR=updates modules_install
 	depmod -b "$(INSTALL_MOD_PATH)/" $(RELEASE)
 
+install-user: ## the library, the command and the overseer only; needs libsystemd-dev
+	$(MAKE) -C tools/lib/sysgenid install OUTPUT=$(CURDIR)/build/lib
+	$(MAKE) -C tools/sysgenid install
+
+deb: $(PYTHON) ## build Debian packages, in build/deb/
+	@$(PYTHON) $(VM)/debian.py
+
 check: $(PYTHON) ## run every test, in guests with Debian's kernels; ACCEL=kvm makes it quick
 	@$(PYTHON) $(VM)/packages.py
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian" $(PYTEST_ARGS)
+
+check-debian: $(PYTHON) ## install the packages in a Debian, and clone it
+	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \
+		host.main(lambda: packages.install(packages.NEEDED + debian.FOR_ROOT))'
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py
 
 lint: $(PYTHON) ## look at the sources only: gcc, clang, sparse, checkpatch, coccinelle, cppcheck
 	@$(PYTHON) $(VM)/packages.py
@@ -57,7 +72,7 @@ clean: ## remove what was built (downloads are kept, in ~/.cache/sysgenid-vm)
 	rm -rf build $(VM)/__pycache__
 
 help: ## list these verbs
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 18
 
 $(PYTHON):
 	@echo "  installing python3"

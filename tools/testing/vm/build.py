@@ -108,7 +108,7 @@ def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         if kernel.modules and (kernel.modules / name).exists():
             shutil.copy(kernel.modules / name, tree)
-    host.run(["make", "-C", host.ROOT, "install", f"KDIR={kernel.build_tree}",
+    host.run(["make", "-C", host.ROOT, "install-modules", f"KDIR={kernel.build_tree}",
               f"BUILD_DIR={folder(kernel)}", f"INSTALL_MOD_PATH={scratch}"],
              "installing the modules")
     image.tree("lib/modules", scratch / "lib/modules")

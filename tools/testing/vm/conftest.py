@@ -33,6 +33,7 @@ def chosen(config) -> list[str]:
 def pytest_configure(config):
     """Fetches and builds, once, before any worker process starts."""
     config.addinivalue_line("markers", "kernels(*names): the only kernels that the test is for")
+    config.addinivalue_line("markers", "debian: takes a whole Debian; make check-debian")
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     try:

@@ -18,18 +18,19 @@ class Image:
     def __init__(self) -> None:
         self.entries: dict[str, bytes] = {}
 
-    def _add(self, name: str, mode: int, content: bytes = b"", device: tuple = (0, 0)) -> None:
+    def add(self, name: str, mode: int, content: bytes = b"", device: tuple = (0, 0),
+            owner: tuple = (0, 0)) -> None:
         name = name.strip("/")
         parent = name.rpartition("/")[0]
         if parent and parent not in self.entries:
             self.folder(parent)
         header = "070701" + "".join(f"{value:08X}" for value in (
-            len(self.entries) + 1, mode, 0, 0, 1, 0, len(content), 0, 0, *device,
+            len(self.entries) + 1, mode, *owner, 1, 0, len(content), 0, 0, *device,
             len(name) + 1, 0))
         self.entries[name] = padded(header.encode() + name.encode() + b"\0") + padded(content)
 
     def folder(self, name: str) -> None:
-        self._add(name, stat.S_IFDIR | 0o755)
+        self.add(name, stat.S_IFDIR | 0o755)
 
     def file(self, name: str, content: bytes | str | Path, mode: int = 0o644) -> None:
         """Adds a file; a Path stands for that file's content and mode."""
@@ -38,10 +39,10 @@ class Image:
             content = content.read_bytes()
         elif isinstance(content, str):
             content = content.encode()
-        self._add(name, stat.S_IFREG | mode, content)
+        self.add(name, stat.S_IFREG | mode, content)
 
     def link(self, name: str, target: str) -> None:
-        self._add(name, stat.S_IFLNK | 0o777, target.encode())
+        self.add(name, stat.S_IFLNK | 0o777, target.encode())
 
     def tree(self, name: str, folder: Path) -> None:
         """Adds a folder with all that is in it."""
@@ -50,7 +51,7 @@ class Image:
                 self.file(f"{name}/{path.relative_to(folder)}", path)
 
     def write(self, path: Path) -> Path:
-        self._add("TRAILER!!!", 0)
+        self.add("TRAILER!!!", 0)
         temporary = path.with_name(f".{path.name}.half-made")
         temporary.write_bytes(b"".join(self.entries.values()))
         return temporary.rename(path)
@@ -59,7 +60,7 @@ class Image:
         """Adds a shell, the usual commands, and the agent as first process."""
         for name in ("dev", "proc", "sys", "run", "tmp"):
             self.folder(name)
-        self._add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+        self.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
         self.file("bin/busybox", BUSYBOX)
         applets = host.run([BUSYBOX, "--list"], "asking busybox for its commands").split()
         for applet in applets:
