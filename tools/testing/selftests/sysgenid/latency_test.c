@@ -6,8 +6,8 @@
  * longest stretch. For kernels without the irqsoff and preemptoff tracers.
  *
  * In /sys/kernel/debug/latency_test, all in ns:
- *   period      from the thread's run to the next time, at least; 0: stop, else
- *               start, and forget what was measured before
+ *   period      between two times, at least; 0: stop, else start, and forget what
+ *               was measured before
  *   interrupt   the longest stretch with interrupts off
  *   thread      the longest stretch with preemption, or interrupts, off
  *   samples     how often it was measured (not ns)
@@ -26,12 +26,21 @@ struct lateness {
 	s64 best, worst;
 };
 
+/* A tick keeps others waiting as well, but never for so long, in ns. */
+#define TICK_TAKES	50000
+
+/* When something should have come, and the jiffy in which that was arranged. */
+struct appointment {
+	ktime_t time;		/* 0: there is none */
+	unsigned long jiffy;
+};
+
 static struct hrtimer timer;
 static struct task_struct *thread;
 static struct dentry *folder;
 static u64 period;
-static unsigned long tick;	/* the jiffy in which the timer was started */
-static bool fired;
+static bool start;
+static struct appointment of_timer, of_thread;
 static struct lateness in_interrupt, in_thread;
 static u32 samples;
 
@@ -41,30 +50,37 @@ static void forget(struct lateness *lateness)
 	lateness->worst = 0;
 }
 
-/* With a tick in between, it was the tick's work that delayed us. */
-static void measure(struct lateness *lateness)
+static void measure(struct lateness *lateness, struct appointment *appointment)
 {
-	s64 late = ktime_to_ns(ktime_sub(ktime_get(),
-					 hrtimer_get_expires(&timer)));
+	s64 late = ktime_to_ns(ktime_sub(ktime_get(), appointment->time));
 
-	if (tick != jiffies)
+	if (appointment->jiffy != jiffies && late < TICK_TAKES)
 		return;
 	lateness->best = min(lateness->best, late);
 	lateness->worst = max(lateness->worst, late);
 }
 
-static enum hrtimer_restart timer_fired(struct hrtimer *unused)
+/* Not always as far ahead: it would always meet the same place of a loop. */
+static ktime_t arrange_timer(void)
 {
-	measure(&in_interrupt);
-	fired = true;
-	wake_up_process(thread);
-	return HRTIMER_NORESTART;
+	of_timer.jiffy = jiffies;
+	of_timer.time = ktime_add_ns(ktime_get(), period + samples * 131 % 2048);
+	return of_timer.time;
 }
 
-/* Not always as far ahead: it would always meet the same place of a loop. */
-static ktime_t next_time(void)
+static enum hrtimer_restart timer_fired(struct hrtimer *unused)
 {
-	return ktime_add_ns(ktime_get(), period + samples * 131 % 2048);
+	measure(&in_interrupt, &of_timer);
+	samples++;
+	if (!READ_ONCE(of_thread.time)) {
+		of_thread.jiffy = of_timer.jiffy;
+		WRITE_ONCE(of_thread.time, of_timer.time);
+		wake_up_process(thread);
+	}
+	if (!READ_ONCE(period))
+		return HRTIMER_NORESTART;
+	hrtimer_set_expires(&timer, arrange_timer());
+	return HRTIMER_RESTART;
 }
 
 static int thread_main(void *data)
@@ -72,20 +88,21 @@ static int thread_main(void *data)
 	sched_set_fifo(current);
 	while (!kthread_should_stop()) {
 		set_current_state(TASK_INTERRUPTIBLE);
-		fired = false;
-		if (READ_ONCE(period)) {
-			tick = jiffies;
-			hrtimer_start(&timer, next_time(),
-				      HRTIMER_MODE_ABS_HARD);
-		}
-		if (!kthread_should_stop())
+		if (!kthread_should_stop() && !READ_ONCE(start) &&
+		    !READ_ONCE(of_thread.time))
 			schedule();
 		__set_current_state(TASK_RUNNING);
-		if (fired && READ_ONCE(period)) {
-			measure(&in_thread);
-			samples++;
+		if (READ_ONCE(of_thread.time)) {
+			measure(&in_thread, &of_thread);
+			WRITE_ONCE(of_thread.time, 0);
+		}
+		if (READ_ONCE(start)) {
+			WRITE_ONCE(start, false);
+			hrtimer_start(&timer, arrange_timer(),
+				      HRTIMER_MODE_ABS_PINNED_HARD);
 		}
 	}
+	WRITE_ONCE(period, 0);
 	hrtimer_cancel(&timer);
 	return 0;
 }
@@ -100,6 +117,7 @@ static int period_set(void *data, u64 value)
 	forget(&in_thread);
 	samples = 0;
 	WRITE_ONCE(period, value);
+	WRITE_ONCE(start, true);
 	wake_up_process(thread);
 	return 0;
 }
@@ -116,7 +134,7 @@ DEFINE_DEBUGFS_ATTRIBUTE(stretch_fops, stretch_get, NULL, "%llu\n");
 
 static int __init latency_init(void)
 {
-	hrtimer_init(&timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS_HARD);
+	hrtimer_init(&timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS_PINNED_HARD);
 	timer.function = timer_fired;
 	thread = kthread_create(thread_main, NULL, "latency_test");
 	if (IS_ERR(thread))
