@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Makes one kernel call again and again, and each time another of the memory
+ * allocations fail that the kernel makes for it, until it makes no more. The
+ * call has to work or to end with ENOMEM, and to work the next time.
+ *
+ * usage: fail_allocations CALL [ARGUMENT], CALL being one of those below
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/sysgenid.h>
+
+#define DEVICE "/dev/sysgenid"
+
+static int device;	/* an open descriptor of it */
+static int nth;		/* this thread's fail-nth */
+static int armed;	/* what was last written there */
+static bool has_failed;
+static const char *argument;
+
+/* One of the next allocations is to fail. */
+static void fail_nth(int which)
+{
+	char text[16];
+	int length = snprintf(text, sizeof(text), "%d", which);
+
+	if (pwrite(nth, text, length, 0) != length)
+		err(1, "fail-nth");
+	armed = which;
+}
+
+/* No more of them; remembers whether it has failed, or there were fewer. */
+static void stop_failing(void)
+{
+	char text[16] = "";
+
+	if (!armed)
+		return;
+	if (pread(nth, text, sizeof(text) - 1, 0) < 0)
+		err(1, "fail-nth");
+	has_failed = atoi(text) == 0;
+	fail_nth(0);
+}
+
+static int do_open(void)
+{
+	int fd = open(DEVICE, O_RDWR);
+
+	return fd < 0 ? -1 : close(fd);
+}
+
+static int do_map(void)
+{
+	volatile uint32_t *page = mmap(NULL, getpagesize(), PROT_READ, MAP_SHARED, device, 0);
+
+	if (page == MAP_FAILED)
+		return -1;
+	(void)*page;
+	return munmap((void *)page, getpagesize());
+}
+
+static int do_read(void)
+{
+	uint32_t generation;
+
+	if (ioctl(device, SYSGENID_TRIGGER_GEN_UPDATE, 0))
+		return -1;
+	if (read(device, &generation, sizeof(generation)) != sizeof(generation))
+		return -1;
+	return write(device, &generation, sizeof(generation)) == sizeof(generation) ? 0 : -1;
+}
+
+static int do_poll(void)
+{
+	struct pollfd entry = { .fd = device, .events = POLLIN };
+
+	return poll(&entry, 1, 1) < 0 ? -1 : 0;
+}
+
+static int do_epoll(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int epoll = epoll_create1(0), ret, error;
+
+	if (epoll < 0)
+		return -1;
+	ret = epoll_ctl(epoll, EPOLL_CTL_ADD, device, &event);
+	error = errno;
+	close(epoll);
+	errno = error;
+	return ret;
+}
+
+static int do_ioctl(void)
+{
+	uint32_t generation;
+
+	if (ioctl(device, SYSGENID_GET_GENERATION, &generation) ||
+	    ioctl(device, SYSGENID_SET_WATCHER_TRACKING, 1) ||
+	    ioctl(device, SYSGENID_SET_WATCHER_TRACKING, 0))
+		return -1;
+	return ioctl(device, SYSGENID_WAIT_WATCHERS, 1);
+}
+
+static int do_show(void)
+{
+	char text[4096];
+	int fd = open(argument, O_RDONLY), error, ret;
+
+	if (fd < 0)
+		return -1;
+	ret = read(fd, text, sizeof(text)) > 0 ? 0 : -1;
+	error = errno;
+	close(fd);
+	errno = error;
+	return ret;
+}
+
+static const struct {
+	const char *name;
+	int (*call)(void);
+} calls[] = {
+	{ "open", do_open },
+	{ "map", do_map },
+	{ "read", do_read },
+	{ "poll", do_poll },
+	{ "epoll", do_epoll },
+	{ "ioctl", do_ioctl },
+	{ "show", do_show },
+};
+
+static int fail_each(const char *name, int (*call)(void))
+{
+	int which, refused = 0, wrong = 0;
+
+	if (call())
+		err(1, "%s without a failure", name);
+	for (which = 1;; which++) {
+		int ret, error;
+
+		fail_nth(which);
+		ret = call();
+		error = errno;
+		stop_failing();
+		if (ret && error != ENOMEM) {
+			printf("%s: without allocation %d: %s\n", name, which, strerror(error));
+			wrong++;
+		}
+		if (ret && call())
+			err(1, "%s: after allocation %d had failed", name, which);
+		refused += !!ret;
+		if (!has_failed)
+			break;
+	}
+	printf("%s: %d allocations, without %d of which it can't be\n", name, which - 1, refused);
+	return wrong != 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2 || argc > 3)
+		errx(2, "usage: fail_allocations CALL [ARGUMENT]");
+	argument = argv[2];
+	nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (nth < 0)
+		err(1, "this kernel has no fault injection: /proc/thread-self/fail-nth");
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		if (strcmp(calls[i].name, argv[1]))
+			continue;
+		device = open(DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+		if (device < 0)
+			err(1, DEVICE);
+		return fail_each(argv[1], calls[i].call);
+	}
+	errx(2, "there is no call %s", argv[1]);
+}
