@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs modules install install-modules install-user check check-debian deb lint demo bench clean help
+.PHONY: docs modules install install-modules install-user check check-debian check-debug check-kcsan deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -50,6 +50,16 @@ check-debian: $(PYTHON) ## install the packages in a Debian, and clone it
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \
 		host.main(lambda: packages.install(packages.NEEDED + debian.FOR_ROOT))'
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py
+
+check-debug: $(PYTHON) ## run the tests in a kernel that finds mistakes, and make it fail; builds it first
+	@$(PYTHON) $(VM)/packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-debug -m "not debian" \
+		--ignore test_build.py --ignore test_lint.py --ignore test_costs.py $(PYTEST_ARGS)
+
+check-kcsan: $(PYTHON) ## run what is concurrent in a kernel that finds data races; builds it first
+	@$(PYTHON) $(VM)/packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-kcsan $(PYTEST_ARGS) \
+		test_selftests.py test_snapshot.py test_guarantees.py
 
 lint: $(PYTHON) ## look at the sources only: gcc, clang, sparse, checkpatch, coccinelle, cppcheck
 	@$(PYTHON) $(VM)/packages.py
