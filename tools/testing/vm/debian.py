@@ -116,6 +116,11 @@ tar -cf "$5" -C "$root" --exclude=./usr/src --exclude=./usr/lib/gcc --exclude=./
 
 def make_root(kernels: list[Kernel]) -> Path:
     """That Debian with our packages installed, the modules built by DKMS."""
+    with host.locked("debian-root", host.BUILD):
+        return find_or_make_root(kernels)
+
+
+def find_or_make_root(kernels: list[Kernel]) -> Path:
     debs = make_packages()
     base = make_base(kernels)
     root = host.BUILD / "debian-root"
