@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs modules install install-modules install-user check check-debian check-debug check-kcsan deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-user check check-debian check-debug check-kcsan deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -77,6 +77,9 @@ docs: $(PYTHON) ## make the documentation's pages, in build/docs/
 		packages.install((*packages.NEEDED, "python3-sphinx")); print(own_kernels.tree())') && \
 	KERNEL=$$kernel srctree=$(CURDIR) sphinx-build -q -W -b html Documentation build/docs
 	@echo build/docs/index.html
+
+overlay: ## put the drivers into the kernel's source tree TREE
+	@scripts/overlay "$(or $(TREE),$(error name a kernel tree: make overlay TREE=FOLDER))"
 
 clean: ## remove what was built (downloads are kept, in ~/.cache/sysgenid-vm)
 	rm -rf build $(VM)/__pycache__
