@@ -24,6 +24,7 @@
 #include <linux/smpboot.h>
 #include <linux/string.h>
 #include <linux/sysgenid.h>
+#include <linux/timekeeping.h>
 #include <linux/unaligned.h>
 
 /* The Notify code of "Virtual Machine Generation ID", Microsoft, 2012. */
@@ -529,8 +530,11 @@ static int vmgenid_restore(struct device *dev)
 {
 	struct vmgenid *vmgenid = vmgenid_device;
 	u64 *known = vmgenid->backend.id;
+	u64 now = ktime_get_real_ns();
 
 	if (vmgenid->in_nvs) {
+		/* At least the time is another in every clone. */
+		add_device_randomness(&now, sizeof(now));
 		rt_mutex_lock(&vmgenid->lock);
 		vmgenid_set_known(vmgenid, ~known[0], ~known[1]);
 		rt_mutex_unlock(&vmgenid->lock);

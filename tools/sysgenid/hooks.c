@@ -249,7 +249,8 @@ static int run_hook(const struct hook_options *options, const char *name,
 	ended = watch_hook(&hook, now_ms() + options->timeout * INT64_C(1000),
 			   options->signal_fd);
 	status = end_hook(&hook, ended);
-	if (ended)
+	/* One that failed when all were told to end has to run again. */
+	if (ended && (!status || !wait_readable(options->signal_fd, 0)))
 		return report_end(&hook, status);
 	if (wait_readable(options->signal_fd, 0))
 		return -1;
