@@ -98,7 +98,7 @@ def image(kernel: Kernel) -> Path:
 
 
 def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
-    """Adds modprobe, and the modules as `make install` installs them.
+    """Adds modprobe, and the modules as `make install-modules` installs them.
 
     The kernel's lists of its own modules come along, as modprobe looks up
     there what is built in; its modules themselves don't.

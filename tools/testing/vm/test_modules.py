@@ -10,7 +10,7 @@ ALIAS = "cat /sys/bus/acpi/devices/*/modalias | grep -i vm_\\\\?gen"
 
 @pytest.fixture
 def installed(boot, kernel, logs):
-    """A guest with the modules where `make install` puts them, and modprobe."""
+    """A guest with the modules where `make install-modules` puts them, and modprobe."""
     image = Image().basics(build.PROGRAMS / "agent")
     build.add_module_tree(image, kernel, logs / "root")
     return boot(image=image.write(logs / "initramfs.cpio"), fresh=True)
