@@ -40,7 +40,7 @@ static const char *vmclock_path(void)
 	return path ? path : "/dev/vmclock0";
 }
 
-static const char *source_path(enum sysgenid_source kind)
+const char *source_path(enum sysgenid_source kind)
 {
 	return kind == SYSGENID_SOURCE_DEVICE ? device_path() : vmclock_path();
 }
@@ -102,19 +102,27 @@ static void publish(struct source *source)
 	unsigned long page = sysconf(_SC_PAGESIZE);
 
 	if (__atomic_compare_exchange_n(&found, &expected, source, false,
-					__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-		expected = source;
-	} else {
-		munmap((void *)((unsigned long)source->word & -page), page);
-		close(source->fd);
-		free(source);
-	}
-	__atomic_store_n(&sysgenid_word_, expected->word, __ATOMIC_RELEASE);
+					__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return;
+	munmap((void *)((unsigned long)source->word & -page), page);
+	close(source->fd);
+	free(source);
 }
 
+/*
+ * Nobody is told of a source before its word is the one that is loaded. Whoever
+ * comes between the winner's two steps takes the second: else that one would
+ * still load 0, and see a change later where there was none.
+ */
 const struct source *source_get(void)
 {
-	return __atomic_load_n(&found, __ATOMIC_ACQUIRE);
+	const struct source *source = __atomic_load_n(&found, __ATOMIC_ACQUIRE);
+
+	if (source && __atomic_load_n(&sysgenid_word_, __ATOMIC_RELAXED) !=
+		      source->word)
+		__atomic_store_n(&sysgenid_word_, source->word,
+				 __ATOMIC_RELEASE);
+	return source;
 }
 
 const struct source *source_find(void)
@@ -159,7 +167,10 @@ int source_open(const struct source *source, int flags)
 
 int sysgenid_open(void)
 {
-	return source_find() ? 0 : -1;
+	if (source_find())
+		return 0;
+	log_no_source(errno);
+	return -1;
 }
 
 enum sysgenid_source sysgenid_get_source(void)
@@ -169,12 +180,15 @@ enum sysgenid_source sysgenid_get_source(void)
 	return source ? source->kind : SYSGENID_SOURCE_NONE;
 }
 
-/* Before main(), and before the constructors of most others. */
+/*
+ * Before main(), and before the constructors of most others. Says nothing: most
+ * programs that link with a library that links with this one never ask.
+ */
 static void __attribute__((constructor(101))) open_early(void)
 {
 	int error = errno;
 
-	sysgenid_open();
+	source_find();
 	errno = error;
 }
 

@@ -31,6 +31,12 @@ const struct source *source_find(void);
 /* Opens the source's device once more, for a watcher or a command. */
 int source_open(const struct source *source, int flags);
 
+/* Its name in the file system, or the one that the environment has for it. */
+const char *source_path(enum sysgenid_source kind);
+
+/* Says so, unless it was said before; leaves errno as @error. */
+void log_no_source(int error);
+
 /* Is that descriptor the source's device, and does it have the calls of one? */
 bool source_is(const struct source *source, int fd);
 

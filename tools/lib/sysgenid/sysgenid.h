@@ -42,7 +42,20 @@ extern const volatile void *sysgenid_word_;
  */
 int sysgenid_open(void);
 
+/* What was found so far; a library that only wants to know asks this. */
 enum sysgenid_source sysgenid_get_source(void);
+
+/*
+ * sysgenid_set_log() - who is told that nothing tells of clones here
+ * @log: gets one sentence, without a newline, from the thread that found out;
+ *	NULL: nobody is told
+ *
+ * It is said once in a process, by the first sysgenid_open() or
+ * sysgenid_watcher_new() of the program that finds no device, and never before
+ * main(). Without this call, the system's log is told (priority notice).
+ */
+typedef void sysgenid_log(const char *text);
+void sysgenid_set_log(sysgenid_log *log);
 
 /*
  * sysgenid_generation() - the generation, by one load from a mapped page
@@ -122,6 +135,8 @@ struct sysgenid_watcher;
  * no device, the watcher is as any, and never wakes.
  */
 struct sysgenid_watcher *sysgenid_watcher_new(unsigned int flags);
+
+/* A child frees those of its parent that it has no use for, or executes. */
 void sysgenid_watcher_free(struct sysgenid_watcher *watcher);
 
 /*

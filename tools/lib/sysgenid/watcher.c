@@ -191,8 +191,10 @@ struct sysgenid_watcher *sysgenid_watcher_new(unsigned int flags)
 		goto fail;
 
 	source = source_find();
-	if (!source)
+	if (!source) {
+		log_no_source(errno);
 		return watcher;
+	}
 	/* From before the device is opened: better one change too many. */
 	sysgenid_barrier(&watcher->acked);
 	fd = open_source(source, flags, &is_timer);
@@ -211,6 +213,9 @@ void sysgenid_watcher_free(struct sysgenid_watcher *watcher)
 
 	if (!watcher)
 		return;
+	/* Children that have inherited it may have it open for longer. */
+	if (watcher->flags & SYSGENID_TRACKED && watcher->owner == getpid())
+		ioctl(watcher->fd, SYSGENID_SET_WATCHER_TRACKING, 0);
 	if (watcher->fd >= 0)
 		close(watcher->fd);
 	if (watcher->loop >= 0)
@@ -224,19 +229,32 @@ int sysgenid_watcher_fd(const struct sysgenid_watcher *watcher)
 	return watcher->loop;
 }
 
+static void drain_vmclock(struct sysgenid_watcher *watcher)
+{
+	struct pollfd pollfd = { .fd = watcher->fd, .events = POLLIN };
+	struct vmclock_page page;
+	int fd;
+
+	/* If it fails, as the page is being changed, we are woken once more. */
+	(void)!pread(watcher->fd, &page, sizeof(page), 0);
+	if (poll(&pollfd, 1, 0) == 1 && pollfd.revents & (POLLHUP | POLLERR)) {
+		/* Migrated to a hypervisor that does not notify. */
+		fd = open_timer();
+		if (fd >= 0)
+			replace(watcher, watcher->loop, fd, true);
+	}
+}
+
 /* What has told that it is time to look has to be told that we did. */
 static void drain(struct sysgenid_watcher *watcher)
 {
-	struct vmclock_page page;
 	uint64_t ticks;
-	ssize_t done = 0;
 
+	/* Somebody else's having read it is as good. */
 	if (watcher->is_timer)
-		done = read(watcher->fd, &ticks, sizeof(ticks));
+		(void)!read(watcher->fd, &ticks, sizeof(ticks));
 	else if (sysgenid_get_source() == SYSGENID_SOURCE_VMCLOCK)
-		done = pread(watcher->fd, &page, sizeof(page), 0);
-	/* Somebody else's having done so is as good. */
-	(void)done;
+		drain_vmclock(watcher);
 }
 
 static int64_t now_ms(void)

@@ -5,6 +5,7 @@
  * runs itself once more, to play a role before its main().
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,11 +13,15 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -74,7 +79,8 @@ static void play_vmclock(void)
 	CHECK(seen == UINT64_C(0x700000001) && !sysgenid_changed(&seen));
 	CHECK(sysgenid_watcher_wait(watcher, 10, &generation) == 0);
 
-	/* Only the upper half differs. */
+	/* Only the upper half differs, and the rest is still being changed. */
+	page->sequence = htole32(1);
 	page->generation = htole64(UINT64_C(0x900000001));
 	CHECK(sysgenid_changed(&seen) && !sysgenid_changed(&seen));
 	CHECK(sysgenid_watcher_wait(watcher, -1, &generation) == 1);
@@ -117,6 +123,140 @@ static void play_no_generation(void)
 	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_NONE);
 }
 
+static int count_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	int count = 0;
+
+	CHECK(dir);
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
+}
+
+#define N_THREADS	8
+
+/* Runs it in threads that start at once, and in children of this process. */
+static void run_many(void *(*function)(void *))
+{
+	pthread_t threads[N_THREADS];
+	pthread_barrier_t start;
+	int i, status;
+
+	CHECK(!pthread_barrier_init(&start, NULL, N_THREADS));
+	for (i = 0; i < N_THREADS; i++)
+		CHECK(!pthread_create(&threads[i], NULL, function, &start));
+	for (i = 0; i < N_THREADS; i++)
+		CHECK(!pthread_join(threads[i], NULL));
+	CHECK(!pthread_barrier_init(&start, NULL, 1));
+	for (i = 0; i < N_THREADS; i++) {
+		if (!fork()) {
+			function(&start);
+			_exit(0);
+		}
+		CHECK(wait(&status) > 0 && status == 0);
+	}
+}
+
+static void *ask_for_all(void *start)
+{
+	struct sysgenid_watcher *watcher;
+
+	pthread_barrier_wait(start);
+	CHECK(sysgenid_open() == -1 && errno == ENOENT);
+	watcher = sysgenid_watcher_new(0);
+	CHECK(watcher);
+	sysgenid_watcher_free(watcher);
+	return NULL;
+}
+
+static void play_tells_system(void)
+{
+	int descriptors = count_descriptors();
+
+	run_many(ask_for_all);
+	CHECK(count_descriptors() == descriptors);
+}
+
+static _Atomic int sentences;
+
+static void count_sentence(const char *text)
+{
+	CHECK(strstr(text, "/nowhere: No such file or directory"));
+	sentences++;
+}
+
+static void play_tells_program(void)
+{
+	sysgenid_set_log(NULL);
+	run_many(ask_for_all);
+	sysgenid_set_log(count_sentence);
+	run_many(ask_for_all);
+	CHECK(sentences == 1);
+}
+
+static void *find_file(void *start)
+{
+	pthread_barrier_wait(start);
+	CHECK(sysgenid_open() == 0 && sysgenid_generation() == 77);
+	return NULL;
+}
+
+/* The device appears later than the process, and many look for it at once. */
+static void play_late(void)
+{
+	int descriptors = count_descriptors();
+	uint64_t *page = (void *)map_fake();
+
+	*page = htole64(77);
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_NONE);
+	CHECK(!setenv("SYSGENID_DEVICE", FAKE, 1));
+	run_many(find_file);
+	/* Our own of the page, and the library's. */
+	CHECK(count_descriptors() == descriptors + 2);
+}
+
+#ifdef __x86_64__
+static int steps, early;
+
+/* What another thread would see that runs between two instructions. */
+static void look(int signal)
+{
+	(void)signal;
+	steps++;
+	if (sysgenid_get_source() != SYSGENID_SOURCE_NONE)
+		early += sysgenid_generation() != 77;
+}
+
+/* The processor's trap flag: a signal after each instruction. */
+static void set_stepping(bool on)
+{
+	unsigned long flags = __builtin_ia32_readeflags_u64();
+
+	__builtin_ia32_writeeflags_u64(on ? flags | 0x100 : flags & ~0x100ul);
+}
+
+static void play_stepped(void)
+{
+	struct sigaction action = { .sa_handler = look };
+	uint64_t *page = (void *)map_fake();
+
+	*page = htole64(77);
+	CHECK(!setenv("SYSGENID_DEVICE", FAKE, 1));
+	CHECK(!sigaction(SIGTRAP, &action, NULL));
+	set_stepping(true);
+	sysgenid_open();
+	set_stepping(false);
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_DEVICE);
+	CHECK(steps > 100 && !early);
+}
+#else
+static void play_stepped(void)
+{
+}
+#endif
+
 static const struct {
 	const char *name;
 	void (*play)(void);
@@ -126,13 +266,16 @@ static const struct {
 	{ "file", play_file },
 	{ "secure", play_secure },
 	{ "no_generation", play_no_generation },
+	{ "tells_system", play_tells_system },
+	{ "tells_program", play_tells_program },
+	{ "late", play_late },
+	{ "stepped", play_stepped },
 };
 
 static void __attribute__((constructor(102))) before_main(void)
 {
 	const char *role = getenv("ROLE");
 
-	opened_before_main = sysgenid_open();
 	source_before_main = sysgenid_get_source();
 	for (size_t i = 0; role && i < sizeof(roles) / sizeof(*roles); i++) {
 		if (!strcmp(role, roles[i].name)) {
@@ -140,6 +283,7 @@ static void __attribute__((constructor(102))) before_main(void)
 			_exit(0);
 		}
 	}
+	opened_before_main = sysgenid_open();
 }
 
 /* 0, or the line of the check that failed. */
@@ -307,6 +451,86 @@ TEST(a_tracked_watcher_is_waited_for)
 	EXPECT_EQ(0, sysgenid_wait_watchers(-1));
 }
 
+TEST(a_freed_watcher_is_not_waited_for_though_a_child_has_inherited_it)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(SYSGENID_TRACKED);
+	pid_t child = fork();
+
+	if (!child) {
+		pause();
+		_exit(0);
+	}
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	sysgenid_watcher_free(watcher);
+	EXPECT_EQ(0, sysgenid_wait_watchers(1000));
+	kill(child, SIGKILL);
+	EXPECT_EQ(child, waitpid(child, NULL, 0));
+}
+
+TEST(a_child_that_frees_a_watcher_leaves_it_to_its_parent)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(SYSGENID_TRACKED);
+	uint64_t generation;
+	int status;
+	pid_t child = fork();
+
+	if (!child) {
+		sysgenid_watcher_free(watcher);
+		_exit(0);
+	}
+	EXPECT_EQ(child, waitpid(child, &status, 0));
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	EXPECT_EQ(-1, sysgenid_wait_watchers(20));
+	EXPECT_EQ(1, sysgenid_watcher_wait(watcher, -1, &generation));
+	EXPECT_EQ(0, sysgenid_watcher_ack(watcher, generation));
+	EXPECT_EQ(0, sysgenid_wait_watchers(-1));
+	sysgenid_watcher_free(watcher);
+}
+
+static void *wait_for_ever(void *watcher)
+{
+	uint64_t generation;
+
+	sysgenid_watcher_wait(watcher, -1, &generation);
+	return NULL;
+}
+
+TEST(a_thread_can_be_cancelled_while_it_waits)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
+	uint64_t generation;
+	pthread_t thread;
+	void *result;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_ever, watcher));
+	ASSERT_EQ(0, pthread_cancel(thread));
+	ASSERT_EQ(0, pthread_join(thread, &result));
+	EXPECT_EQ(PTHREAD_CANCELED, result);
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	EXPECT_EQ(1, sysgenid_watcher_wait(watcher, 0, &generation));
+	sysgenid_watcher_free(watcher);
+}
+
+TEST(what_fails_leaves_no_descriptor)
+{
+	int status;
+	pid_t child = fork();
+
+	if (!child) {
+		int descriptors = count_descriptors();
+
+		CHECK(!setgroups(0, NULL) && !setgid(NOBODY) && !setuid(NOBODY));
+		for (int i = 0; i < 3; i++) {
+			CHECK(!sysgenid_watcher_new(SYSGENID_TRACKED));
+			CHECK(sysgenid_trigger(0) == -1);
+		}
+		CHECK(count_descriptors() == descriptors);
+		_exit(0);
+	}
+	waitpid(child, &status, 0);
+	EXPECT_EQ(0, status);
+}
+
 TEST(unknown_flags_are_refused)
 {
 	EXPECT_EQ(NULL, sysgenid_watcher_new(2));
@@ -411,6 +635,61 @@ TEST(threads_see_every_generation_in_order)
 TEST(without_a_device_nothing_ever_changes)
 {
 	EXPECT_EQ(0, run_role("no_device", "/nowhere", "/nowhere", "/proc/self/exe", 0));
+}
+
+/* A system's log: the sentences that come while the role is played. */
+static int count_logged(const char *role, char *line, size_t size)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	int log = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int count = 0;
+	ssize_t length;
+
+	if (bind(log, (struct sockaddr *)&address, sizeof(address)) ||
+	    run_role(role, "/nowhere", "/nowhere", "/proc/self/exe", 0))
+		count = -1;
+	while ((length = recv(log, line, size - 1, 0)) > 0) {
+		line[length] = '\0';
+		count += count >= 0;
+	}
+	close(log);
+	unlink(address.sun_path);
+	return count;
+}
+
+TEST(without_a_device_the_systems_log_is_told_once)
+{
+	char line[512] = "";
+
+	EXPECT_EQ(1, count_logged("tells_system", line, sizeof(line)));
+	EXPECT_EQ(0, strncmp(line, "<13>", 4));
+	EXPECT_NE(NULL, strstr(line, "cloned: /nowhere: No such file or directory"));
+}
+
+TEST(who_only_links_with_the_library_has_nothing_logged)
+{
+	char line[512];
+
+	EXPECT_EQ(0, count_logged("no_generation", line, sizeof(line)));
+}
+
+TEST(a_program_can_have_itself_told_once_or_nobody)
+{
+	char line[512];
+
+	EXPECT_EQ(0, count_logged("tells_program", line, sizeof(line)));
+}
+
+TEST(threads_that_find_the_device_at_once_share_one)
+{
+	make_fake(0, 1);
+	EXPECT_EQ(0, run_role("late", "/nowhere", "/nowhere", "/proc/self/exe", 0));
+}
+
+TEST(nobody_is_told_of_a_device_before_its_generation)
+{
+	make_fake(0, 1);
+	EXPECT_EQ(0, run_role("stepped", "/nowhere", "/nowhere", "/proc/self/exe", 0));
 }
 
 TEST(a_vmclock_is_used_where_there_is_no_device)
