@@ -18,13 +18,14 @@ _sysgenid()
 		fi
 	done
 	case ${words[1]} in
-	status|get)	options="--json" ;;
-	wait)		options="--json --from= --timeout=" ;;
-	watch)		options="--json --" ;;
-	run)		options="--" ;;
-	trigger)	options="--json --min=" ;;
-	wait-watchers)	options="--json --timeout=" ;;
+	status|get)	options="--json --help" ;;
+	wait)		options="--json --from= --timeout= --help" ;;
+	watch)		options="--json --help --" ;;
+	run)		options="--help --" ;;
+	trigger)	options="--json --min= --help" ;;
+	wait-watchers)	options="--json --timeout= --help" ;;
 	esac
+	[[ $prev == --@(from|timeout|min) ]] && return
 	COMPREPLY=($(compgen -W "$options" -- "$cur"))
 	[[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace
 } && complete -F _sysgenid sysgenid

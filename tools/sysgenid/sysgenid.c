@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,17 +44,43 @@ struct command {
 
 static const struct command commands[];
 
+/* Errors are for programs, too. */
+static bool json_errors;
+
+static void print_json_string(const char *string)
+{
+	putchar('"');
+	for (; *string; string++) {
+		unsigned char c = *string;
+
+		if (c == '"' || c == '\\')
+			printf("\\%c", c);
+		else if (c < 0x20 || c > 0x7e)
+			printf("\\u%04x", c);
+		else
+			putchar(c);
+	}
+	putchar('"');
+}
+
 static void __attribute__((noreturn, format(printf, 2, 3)))
 die(int status, const char *format, ...)
 {
+	char text[512];
 	va_list args;
 
-	fflush(stdout);
-	fputs("sysgenid: ", stderr);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	fputc('\n', stderr);
+	if (json_errors && !ferror(stdout)) {
+		printf("{\"error\": ");
+		print_json_string(text);
+		printf(", \"status\": %d}\n", status);
+		fflush(stdout);
+	} else {
+		fflush(stdout);
+		fprintf(stderr, "sysgenid: %s\n", text);
+	}
 	exit(status);
 }
 
@@ -91,22 +119,6 @@ static void print_generation(const struct options *options, uint64_t generation)
 			       "%" PRIu64 "\n", generation);
 	if (fflush(stdout))
 		die(EXIT_ERROR, "writing the output: %s", strerror(errno));
-}
-
-static void print_json_string(const char *string)
-{
-	putchar('"');
-	for (; *string; string++) {
-		unsigned char c = *string;
-
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20 || c > 0x7e)
-			printf("\\u%04x", c);
-		else
-			putchar(c);
-	}
-	putchar('"');
 }
 
 static void print_json_laggards(const struct laggard *laggards, size_t count)
@@ -203,6 +215,8 @@ static uint64_t wait_for_change(struct sysgenid_watcher *watcher, int timeout)
 
 	if (ret < 0)
 		die_errno("waiting for a new generation");
+	if (!ret && json_errors)
+		die(EXIT_TIMEOUT, "the time is over");
 	if (!ret)
 		exit(EXIT_TIMEOUT);
 	return generation;
@@ -249,12 +263,39 @@ static void acknowledge(struct sysgenid_watcher *watcher, uint64_t generation)
 		die_errno("acknowledging the generation");
 }
 
+/*
+ * Ends if nobody reads what is printed any more, as `head -n 1` does not after
+ * a line: the next one may be years away.
+ */
+static uint64_t wait_with_reader(struct sysgenid_watcher *watcher)
+{
+	struct pollfd polled[2] = {
+		{ .fd = sysgenid_watcher_fd(watcher), .events = POLLIN },
+		{ .fd = STDOUT_FILENO },
+	};
+	uint64_t generation;
+	int ret;
+
+	while (!(ret = sysgenid_watcher_wait(watcher, 0, &generation))) {
+		if (poll(polled, 2, -1) >= 0 &&
+		    polled[1].revents & (POLLERR | POLLHUP)) {
+			raise(SIGPIPE);
+			die(EXIT_ERROR, "writing the output: %s", strerror(EPIPE));
+		}
+	}
+	if (ret < 0)
+		die_errno("waiting for a new generation");
+	return generation;
+}
+
 static int do_watch(const struct options *options)
 {
 	struct sysgenid_watcher *watcher = new_watcher(0);
 
-	while (!ferror(stdout)) {
-		uint64_t generation = wait_for_change(watcher, -1);
+	for (;;) {
+		uint64_t generation = options->command[0] ?
+				      wait_for_change(watcher, -1) :
+				      wait_with_reader(watcher);
 		int status = 0;
 
 		acknowledge(watcher, generation);
@@ -267,7 +308,6 @@ static int do_watch(const struct options *options)
 				": %s ended with %d\n", generation,
 				options->command[0], status);
 	}
-	return EXIT_ERROR;
 }
 
 static int do_run(const struct options *options)
@@ -442,11 +482,14 @@ static void parse(const struct command *command, int argc, char **argv,
 	int option;
 
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, "+:", long_options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "+:h", long_options, NULL)) != -1) {
 		if (option == 'h')
 			exit(print_help());
 		if (option == ':')
 			die(EXIT_USAGE, "%s needs a value", argv[optind - 1]);
+		if (option == '?' && optopt && !strchr(argv[optind - 1], '='))
+			die(EXIT_USAGE, "there is no option -%c; see sysgenid --help",
+			    optopt);
 		if (option == '?')
 			die(EXIT_USAGE, "there is no option %s; see sysgenid --help",
 			    argv[optind - 1]);
@@ -467,8 +510,13 @@ int main(int argc, char **argv)
 	struct options options = { .timeout = -1 };
 	const struct command *command;
 
-	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")))
+	/* What it has to say about that, it says itself. */
+	sysgenid_set_log(NULL);
+	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
+			 !strcmp(argv[1], "help")))
 		return print_help();
+	for (char **word = argv + 1; *word && strcmp(*word, "--"); word++)
+		json_errors |= !strcmp(*word, "--json");
 	if (argc < 2)
 		die(EXIT_USAGE, "a command is needed; sysgenid --help lists them");
 	command = find_command(argv[1]);

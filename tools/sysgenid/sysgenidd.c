@@ -264,6 +264,7 @@ int main(int argc, char **argv)
 	struct state fresh, state;
 
 	parse(argc, argv);
+	sysgenid_set_log(NULL);
 	if (sysgenid_open()) {
 		report(LOG_ERR, "no-device", 0, NULL, "%s",
 		       explain_no_device(errno));

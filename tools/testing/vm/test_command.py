@@ -9,6 +9,7 @@ pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
 
 WATCHED = "[ $(cat /sys/class/misc/sysgenid/watchers) = 1 ]"
 NO_DEVICE, PERMISSION, TIMEOUT, USAGE = 3, 4, 5, 2
+COMMANDS = ("status", "get", "wait", "watch", "run", "trigger", "wait-watchers")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,8 @@ def test_wait_is_ended_by_a_clone(guest):
 def test_wait_from_another_generation_returns_at_once(guest):
     assert guest.run("sysgenid wait --from 4") == "0\n"
     assert fails(guest, "sysgenid wait --from 0 --timeout 0.1") == (TIMEOUT, "")
+    code, said = fails(guest, "sysgenid wait --json --timeout 0.1")
+    assert code == json.loads(said)["status"] == TIMEOUT
 
 
 def test_watch_runs_the_command_for_each_change(guest):
@@ -71,6 +74,39 @@ def test_watch_runs_the_command_for_each_change(guest):
         watch.wait_for(f"^now {number}$")
         watch.wait_for(f"generation {number}: sh ended with 3")
     assert watch.status is None
+
+
+def test_watch_ends_when_nobody_reads_it_any_more(guest):
+    watch = guest.start("sysgenid watch | head -n 1; echo over")
+    eventually(guest, "ls -l /proc/[0-9]*/fd | grep -q eventpoll")
+    guest.run("sysgenid trigger")
+    assert watch.wait() == 0
+    assert watch.output == "1\nover\n"
+
+
+@pytest.mark.parametrize("command", ["watch", "run -- true"])
+def test_a_signal_ends_what_waits(guest, command):
+    waiting = guest.start(f"exec sysgenid {command}")
+    eventually(guest, "ls -l /proc/[0-9]*/fd | grep -q eventpoll")
+    guest.run("kill -INT $(pidof sysgenid)")
+    assert waiting.wait() != 0
+    assert waiting.output == ""
+    assert guest.run("cat /sys/class/misc/sysgenid/watchers") == "0\n"
+
+
+def test_what_waits_outlives_the_backend_and_holds_the_counter(guest):
+    waiting = guest.start("sysgenid wait")
+    watching = guest.start("sysgenid watch")
+    eventually(guest, "[ $(ls -l /proc/[0-9]*/fd | grep -c eventpoll) = 2 ]")
+    guest.unload_backend()
+    assert guest.status("rmmod sysgenid") != 0
+    assert "source        none (only sysgenid trigger" in guest.run("sysgenid status")
+    guest.run("sysgenid trigger")
+    assert waiting.wait() == 0
+    watching.wait_for("^1$")
+    guest.load_backend()
+    guest.run("sysgenid trigger")
+    watching.wait_for("^2$")
 
 
 def test_status_names_who_is_waited_for(guest):
@@ -132,6 +168,21 @@ def test_without_the_module_it_says_what_to_load(bare, command):
     assert code == NO_DEVICE and "module not loaded: modprobe vmgenid" in said
 
 
+def test_an_error_is_one_json_object_for_programs(bare):
+    for command in set(COMMANDS) - {"run"}:
+        code, said = fails(bare, f"sysgenid {command} --json")
+        error = json.loads(said)
+        assert code == error["status"] == NO_DEVICE and "module not loaded" in error["error"]
+        code, said = fails(bare, f"sysgenid {command} --json --frobnicate")
+        assert code == USAGE and json.loads(said)["status"] == USAGE
+
+
+def test_help_is_there_for_every_command(bare):
+    for arguments in ("--help", "-h", "help", *(f"{name} --help" for name in COMMANDS)):
+        said = bare.run(f"sysgenid {arguments}")
+        assert all(f"\n  {name} " in said for name in COMMANDS), arguments
+
+
 def test_on_the_wrong_machine_it_says_so(boot, image):
     guest = boot(image=image, guid=None)
     code, said = fails(guest, "sysgenid status")
@@ -148,6 +199,8 @@ BAD_USAGE = {
     "frobnicate": "there is no command frobnicate",
     "status --frobnicate": "there is no option --frobnicate",
     "get -x": "there is no option -x",
+    "get -xy": "there is no option -x",
+    "get --json=yes": "there is no option --json=yes",
     "get --min 3": "get takes no such option",
     "get more": "get takes no argument more",
     "wait --timeout": "--timeout needs a value",
