@@ -17,21 +17,29 @@
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "overseer.h"
 
-/* What is passed on of a hook's output, in bytes; the rest is counted. */
+/*
+ * What is passed on of a hook's output, in bytes and in lines. With more lines
+ * the journal would suppress all that the overseer says, for half a minute.
+ */
 #define OUTPUT_LIMIT	65536
+#define LINE_LIMIT	500
 #define LINE_SIZE	1024
-/* From SIGTERM to SIGKILL, in milliseconds. */
+/* From SIGTERM to SIGKILL, and then to giving up, in milliseconds. */
 #define PATIENCE	5000
+/* For what a hook leaves running, such as a filter of its output. */
+#define GRACE		500
+/* Or a hook that reboots the system, or stops the overseer, would do for ever. */
+#define MAX_ATTEMPTS	3
 
 /*
  * A hook that is running.
  * @output: what it prints; -1 when it has closed that
  * @line: what it has printed since the last line's end
+ * @flooded: it has printed more than is passed on
  */
 struct hook {
 	const char *name;
@@ -41,16 +49,10 @@ struct hook {
 	int output;
 	char line[LINE_SIZE];
 	size_t length;
-	uint64_t printed;
+	unsigned int printed;
+	unsigned int lines;
+	bool flooded;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
-}
 
 static void report_line(struct hook *hook)
 {
@@ -58,14 +60,17 @@ static void report_line(struct hook *hook)
 		report(LOG_INFO, "hook-output", hook->generation, hook->name,
 		       "hook %s: %.*s", hook->name, (int)hook->length,
 		       hook->line);
+	hook->lines += hook->length > 0;
 	hook->length = 0;
 }
 
 static void take_output(struct hook *hook, const char *text, size_t length)
 {
-	for (size_t i = 0; i < length; i++, hook->printed++) {
-		if (hook->printed >= OUTPUT_LIMIT)
-			continue;
+	for (size_t i = 0; i < length && !hook->flooded; i++) {
+		hook->flooded = hook->printed++ == OUTPUT_LIMIT ||
+				hook->lines == LINE_LIMIT;
+		if (hook->flooded)
+			break;
 		if (text[i] != '\n')
 			hook->line[hook->length++] =
 				isprint((unsigned char)text[i]) ? text[i] : '?';
@@ -94,24 +99,9 @@ static bool read_output(struct hook *hook)
 	return false;
 }
 
-/* Nobody but root may have a say in what root runs. */
-static const char *why_refused(const struct stat *file)
-{
-	if (!S_ISREG(file->st_mode))
-		return "it is not a file";
-	if (file->st_uid)
-		return "it does not belong to root";
-	if (file->st_mode & S_IWOTH)
-		return "everybody can write to it";
-	if (file->st_mode & S_IWGRP && file->st_gid)
-		return "a group other than root can write to it";
-	if (!(file->st_mode & S_IXUSR))
-		return "it is not executable";
-	return NULL;
-}
-
 static void __attribute__((noreturn))
-exec_hook(const char *path, const struct hook *hook, int output)
+exec_hook(const char *path, const char *real, const struct hook *hook,
+	  int output)
 {
 	char generation[64];
 	char *argv[] = { (char *)path, NULL };
@@ -130,12 +120,12 @@ exec_hook(const char *path, const struct hook *hook, int output)
 	dup2(output, STDOUT_FILENO);
 	dup2(output, STDERR_FILENO);
 	if (!chdir("/"))
-		execve(path, argv, envp);
+		execve(real, argv, envp);
 	fprintf(stderr, "%s\n", strerror(errno));
 	_exit(127);
 }
 
-static bool start_hook(const char *path, struct hook *hook)
+static bool start_hook(const char *path, const char *real, struct hook *hook)
 {
 	int output[2];
 
@@ -145,7 +135,7 @@ static bool start_hook(const char *path, struct hook *hook)
 	hook->output = output[0];
 	hook->pid = fork();
 	if (!hook->pid)
-		exec_hook(path, hook, output[1]);
+		exec_hook(path, real, hook, output[1]);
 	close(output[1]);
 	if (hook->pid > 0) {
 		setpgid(hook->pid, hook->pid);
@@ -174,7 +164,7 @@ static bool watch_hook(struct hook *hook, int64_t end, int signal_fd)
 		if (poll(polled, 3, left) < 0 && errno != EINTR)
 			return false;
 		if (polled[0].revents) {
-			while (hook->printed < OUTPUT_LIMIT && read_output(hook))
+			while (!hook->flooded && read_output(hook))
 				;
 			return true;
 		}
@@ -186,22 +176,41 @@ static bool watch_hook(struct hook *hook, int64_t end, int signal_fd)
 	return false;
 }
 
-/* Ends the hook and what it has started; returns its wait status. */
+static void report_leftovers(const struct hook *hook, bool ended)
+{
+	struct leftovers left = end_children(ended ? GRACE : 0, PATIENCE);
+
+	if (left.killed && ended)
+		report(LOG_WARNING, "hook-leftover", hook->generation, hook->name,
+		       "hook %s has left %u processes running, which were killed",
+		       hook->name, left.killed);
+	if (left.stuck)
+		report(LOG_ERR, "hook-stuck", hook->generation, hook->name,
+		       "pid %d, which hook %s or one before it has started, can't be killed",
+		       left.stuck, hook->name);
+}
+
+/*
+ * Ends the hook and all that it has started; returns the wait status of one
+ * that has ended by itself.
+ */
 static int end_hook(struct hook *hook, bool ended)
 {
-	int status;
+	int status = 0;
 
-	if (!ended) {
+	if (ended) {
+		waitpid(hook->pid, &status, 0);
+	} else {
 		kill(-hook->pid, SIGTERM);
-		if (!watch_hook(hook, now_ms() + PATIENCE, -1))
-			kill(-hook->pid, SIGKILL);
+		watch_hook(hook, now_ms() + PATIENCE, -1);
+		kill(-hook->pid, SIGKILL);
 	}
-	waitpid(hook->pid, &status, 0);
 	report_line(hook);
-	if (hook->printed > OUTPUT_LIMIT)
+	if (hook->flooded)
 		report(LOG_WARNING, "hook-flood", hook->generation, hook->name,
-		       "hook %s printed more than %d bytes, the rest is dropped",
-		       hook->name, OUTPUT_LIMIT);
+		       "hook %s printed more than %d bytes or %d lines, the rest is dropped",
+		       hook->name, OUTPUT_LIMIT, LINE_LIMIT);
+	report_leftovers(hook, ended);
 	if (hook->output >= 0)
 		close(hook->output);
 	close(hook->pidfd);
@@ -227,20 +236,19 @@ static int run_hook(const struct hook_options *options, const char *name,
 		    uint64_t generation)
 {
 	struct hook hook = { .name = name, .generation = generation };
-	char path[PATH_MAX];
+	char path[PATH_MAX], real[PATH_MAX];
 	const char *refused;
-	struct stat file;
 	bool ended;
 	int status;
 
 	snprintf(path, sizeof(path), "%s/%s", options->folder, name);
-	refused = stat(path, &file) ? strerror(errno) : why_refused(&file);
+	refused = why_untrusted(path, S_IFREG, real);
 	if (refused) {
 		report(LOG_ERR, "hook-refused", generation, name,
 		       "hook %s is not run: %s", path, refused);
 		return 0;
 	}
-	if (!start_hook(path, &hook)) {
+	if (!start_hook(path, real, &hook)) {
 		report(LOG_ERR, "hook-failed", generation, name,
 		       "hook %s can't be started: %s", path, strerror(errno));
 		return 0;
@@ -275,21 +283,39 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-/* The folder is trusted no more than a hook in it. */
+/* No folder is no hook; one that can't be used is worth a word. */
 static int list_hooks(const char *folder, uint64_t generation,
 		      struct dirent ***names)
 {
-	struct stat status;
+	char real[PATH_MAX];
+	const char *refused;
+	int count = -1;
 
-	if (stat(folder, &status))
+	if (access(folder, F_OK) && errno == ENOENT)
 		return 0;
-	if (status.st_uid || status.st_mode & S_IWOTH ||
-	    (status.st_mode & S_IWGRP && status.st_gid)) {
+	refused = why_untrusted(folder, S_IFDIR, real);
+	if (!refused)
+		count = scandir(folder, names, is_hook, by_name);
+	if (count < 0)
 		report(LOG_ERR, "hook-refused", generation, NULL,
-		       "no hook is run: others than root can write to %s", folder);
+		       "no hook of %s is run: %s", folder,
+		       refused ? refused : strerror(errno));
+	return count;
+}
+
+/* Returns as run_hook(). */
+static int try_hook(const struct hook_options *options, const char *name,
+		    const char *state_path, struct state *state)
+{
+	if (state->attempts >= MAX_ATTEMPTS) {
+		report(LOG_ERR, "hook-failed", state->generation, name,
+		       "hook %s is not run again, as it was cut short %u times",
+		       name, state->attempts);
 		return 0;
 	}
-	return scandir(folder, names, is_hook, by_name);
+	state->attempts++;
+	save_state(state_path, state);
+	return run_hook(options, name, state->generation);
 }
 
 bool run_hooks(const struct hook_options *options, const char *state_path,
@@ -304,12 +330,13 @@ bool run_hooks(const struct hook_options *options, const char *state_path,
 
 		if (result < 0 || strcmp(name, state->hook) <= 0)
 			continue;
-		result = run_hook(options, name, state->generation);
+		result = try_hook(options, name, state_path, state);
 		if (result < 0)
 			continue;
 		counts->good += result;
 		counts->bad += !result;
 		strcpy(state->hook, name);
+		state->attempts = 0;
 		save_state(state_path, state);
 	}
 	for (int i = 0; i < count; i++)

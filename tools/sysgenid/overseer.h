@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <syslog.h>
 
 /* What a generation has gone through. */
@@ -21,11 +22,13 @@ enum phase {
 /*
  * What is kept across restarts.
  * @generation: the one that @phase is of
+ * @attempts: how often the hook after @hook was started without ending
  * @hook: in PHASE_HOOKS, the last hook that was run to its end, or empty
  */
 struct state {
 	uint64_t generation;
 	enum phase phase;
+	unsigned int attempts;
 	char hook[NAME_MAX + 1];
 };
 
@@ -49,13 +52,44 @@ void __attribute__((format(printf, 5, 6)))
 report(int priority, const char *event, uint64_t generation, const char *hook,
        const char *format, ...);
 
+/* Of a clock that is never set, in milliseconds. */
+int64_t now_ms(void);
+
 /* Is anything to be read, or over, within so many milliseconds (-1: ever)? */
 bool wait_readable(int fd, int timeout);
 
 /*
- * Finds out what was done before a restart. Whatever was kept of another boot,
- * or of the module when it was loaded before, whose counter has started anew,
- * does not count; then @state is as @fresh.
+ * What hooks have left behind.
+ * @killed: how many had to be killed
+ * @stuck: one that did not end even so, or 0
+ */
+struct leftovers {
+	unsigned int killed;
+	pid_t stuck;
+};
+
+/*
+ * Ends all children of the overseer. As it is the subreaper of all that is
+ * started by its hooks, that is everything that lost its parent, too.
+ * @grace: for how long they may end by themselves, in milliseconds
+ * @patience: for how long, then, to wait for the end of those that are killed
+ */
+struct leftovers end_children(int grace, int patience);
+
+/*
+ * Could others than root exchange or change what is there?
+ * @kind: S_IFREG for a file to be run, S_IFDIR for a folder
+ * @real: is given the path without links, of PATH_MAX bytes, which is safe to
+ *	be used later if nothing is wrong
+ *
+ * Returns what is wrong, in words that last until the next call, or NULL.
+ */
+const char *why_untrusted(const char *path, mode_t kind, char *real);
+
+/*
+ * Finds out what was done before a restart, or else @state is as @fresh. The
+ * counter has started anew if the system was booted, or the module loaded since
+ * then; what had not settled by then goes on as @fresh's generation.
  */
 void load_state(const char *path, const struct state *fresh,
 		struct state *state);

@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,11 +34,4 @@ void report(int priority, const char *event, uint64_t generation,
 	else
 		fprintf(stderr, "sysgenidd: %s\n", text);
 	free(text);
-}
-
-bool wait_readable(int fd, int timeout)
-{
-	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
-
-	return poll(&pollfd, 1, timeout) == 1;
 }

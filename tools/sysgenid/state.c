@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the overseer remembers across restarts: one line in a file in /run,
- * always of the same size and written in place, so that a disk that has filled
- * up meanwhile is no obstacle.
+ * What the overseer remembers across restarts, its own and the system's: one
+ * line in a file, always of the same size and written in place, so that a disk
+ * that has filled up meanwhile is no obstacle.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,7 +17,8 @@
 
 #define STATE_SIZE	512
 #define KEY_SIZE	96
-#define STATE_FORMAT	"%" SCNu64 " %d %255s"
+/* After the key. */
+#define STATE_FORMAT	"%*s %" SCNu64 " %d %u %255s"
 
 /* Stands for no hook, as an empty word can't be read back. */
 #define NO_HOOK		"-"
@@ -39,46 +40,70 @@ static void make_key(char *key)
 	snprintf(key, KEY_SIZE, "%s/%ju ", boot, (uintmax_t)module.st_ino);
 }
 
-void load_state(const char *path, const struct state *fresh,
-		struct state *state)
+static bool read_state(const char *path, char *text, struct state *state)
 {
-	char key[KEY_SIZE], text[STATE_SIZE + 1] = "";
 	int phase, fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t length = fd < 0 ? 0 : read(fd, text, STATE_SIZE);
 
 	if (fd >= 0)
 		close(fd);
+	if (length != STATE_SIZE ||
+	    sscanf(text, STATE_FORMAT, &state->generation, &phase,
+		   &state->attempts, state->hook) != 4 ||
+	    phase < PHASE_HOOKS || phase > PHASE_SETTLED)
+		return false;
+	state->phase = phase;
+	if (!strcmp(state->hook, NO_HOOK))
+		state->hook[0] = '\0';
+	return true;
+}
+
+void load_state(const char *path, const struct state *fresh,
+		struct state *state)
+{
+	char key[KEY_SIZE], text[STATE_SIZE + 1] = "";
+	bool known = read_state(path, text, state);
+
 	make_key(key);
-	if (length == STATE_SIZE && !strncmp(text, key, strlen(key)) &&
-	    sscanf(text + strlen(key), STATE_FORMAT, &state->generation,
-		   &phase, state->hook) == 3 &&
-	    phase >= PHASE_HOOKS && phase <= PHASE_SETTLED) {
-		state->phase = phase;
-		if (!strcmp(state->hook, NO_HOOK))
-			state->hook[0] = '\0';
+	if (known && !strncmp(text, key, strlen(key)))
+		return;
+	if (!known || state->phase == PHASE_SETTLED) {
+		*state = *fresh;
 		return;
 	}
-	*state = *fresh;
+	report(LOG_WARNING, "unfinished", fresh->generation, NULL,
+	       "generation %" PRIu64 " did not settle before the restart of the system "
+	       "or its modules: going on with it now", state->generation);
+	state->generation = fresh->generation;
+	state->phase = PHASE_HOOKS;
+}
+
+/*
+ * What hooks have changed has to be on the disk before it is said that they
+ * are done; most of it is on the same file system.
+ */
+static bool write_state(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	bool done;
+
+	if (fd < 0)
+		return false;
+	done = pwrite(fd, text, STATE_SIZE, 0) == STATE_SIZE && !syncfs(fd);
+	close(fd);
+	return done;
 }
 
 void save_state(const char *path, const struct state *state)
 {
 	char key[KEY_SIZE], text[STATE_SIZE + 1];
-	ssize_t written = -1;
-	int fd;
 
 	make_key(key);
-	snprintf(text, sizeof(text), "%s%" PRIu64 " %d %s", key,
-		 state->generation, state->phase,
+	snprintf(text, sizeof(text), "%s%" PRIu64 " %d %u %s", key,
+		 state->generation, state->phase, state->attempts,
 		 state->hook[0] ? state->hook : NO_HOOK);
 	memset(text + strlen(text), '\n', STATE_SIZE - strlen(text));
-
-	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-	if (fd >= 0) {
-		written = pwrite(fd, text, STATE_SIZE, 0);
-		close(fd);
-	}
-	if (written != STATE_SIZE)
+	if (!write_state(path, text))
 		report(LOG_ERR, "state-lost", state->generation, NULL,
 		       "%s can't be written (%s): a restart would run the hooks of "
 		       "generation %" PRIu64 " again", path, strerror(errno),

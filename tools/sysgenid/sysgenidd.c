@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -32,7 +33,7 @@ static struct hook_options hooks = {
 	.folder = "/etc/sysgenid/hooks.d",
 	.timeout = 90,
 };
-static const char *state_path = "/run/sysgenid/state";
+static const char *state_path = "/var/lib/sysgenid/state";
 static int watchers_timeout = 30;
 static struct sysgenid_watcher *watcher;
 
@@ -53,6 +54,18 @@ static bool has_to_end(void)
 	return wait_readable(hooks.signal_fd, 0);
 }
 
+/* By systemd's own socket, as a system may have no D-Bus daemon. */
+static int open_systemd(sd_bus **bus)
+{
+	int ret = sd_bus_new(bus);
+
+	if (ret >= 0)
+		ret = sd_bus_set_address(*bus, "unix:path=/run/systemd/private");
+	if (ret >= 0)
+		ret = sd_bus_start(*bus);
+	return ret;
+}
+
 /* Restart, so that it is started again if it has been for another generation. */
 static void start_target(uint64_t generation)
 {
@@ -62,7 +75,7 @@ static void start_target(uint64_t generation)
 
 	if (sd_booted() <= 0)
 		return;
-	ret = sd_bus_open_system(&bus);
+	ret = open_systemd(&bus);
 	if (ret >= 0)
 		ret = sd_bus_call_method(bus, "org.freedesktop.systemd1",
 					 "/org/freedesktop/systemd1",
@@ -97,24 +110,29 @@ static void report_laggards(uint64_t generation)
 /* Returns false if there is a newer generation, or the overseer has to end. */
 static bool wait_for_watchers(uint64_t generation)
 {
-	int waited = 0;
+	int64_t every = watchers_timeout * INT64_C(1000);
+	int64_t report_at = now_ms() + every;
+	int error = ETIME, last_error;
 
 	tell_status("generation %" PRIu64 ": waiting for watchers", generation);
 	while (!has_to_end()) {
 		if (!sysgenid_wait_watchers(SLICE))
 			return sysgenid_generation() == generation;
-		if (errno == ENODEV)
+		last_error = error;
+		error = errno;
+		if (error == ENODEV)
 			return true;
-		if (errno == ESTALE || sysgenid_generation() != generation)
+		if (error == ESTALE || sysgenid_generation() != generation)
 			return false;
-		if (errno != ETIME) {
+		if (error != ETIME && error != last_error)
 			report(LOG_ERR, "watchers-failed", generation, NULL,
-			       "waiting for watchers: %s", strerror(errno));
+			       "waiting for watchers: %s", strerror(error));
+		if (error != ETIME)
 			wait_readable(hooks.signal_fd, SLICE);
-		}
-		waited += SLICE;
-		if (waited % (watchers_timeout * 1000) == 0)
+		if (now_ms() >= report_at) {
 			report_laggards(generation);
+			report_at += every;
+		}
 	}
 	return false;
 }
@@ -277,11 +295,13 @@ int main(int argc, char **argv)
 		       "watching the generation: %s", strerror(errno));
 		return EXIT_ERROR;
 	}
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	fresh = fresh_state();
 	load_state(state_path, &fresh, &state);
 	save_state(state_path, &state);
-	sd_notifyf(0, "READY=1\nSTATUS=generation %" PRIu64 " settled",
-		   state.generation);
+	sd_notify(0, "READY=1");
+	if (state.phase == PHASE_SETTLED)
+		tell_status("generation %" PRIu64 " settled", state.generation);
 	oversee_all(&state);
 	sd_notify(0, "STOPPING=1");
 	sysgenid_watcher_free(watcher);

@@ -7,7 +7,9 @@ import host
 from kernels import Kernel
 
 HOOKS = "/etc/sysgenid/hooks.d"
-STATE = "/run/sysgenid/state"
+SHIPPED_HOOKS = "/usr/share/sysgenid/hooks"
+STATE_FOLDER = "/var/lib/sysgenid"
+STATE = f"{STATE_FOLDER}/state"
 OUTPUT = host.BUILD / "userspace"
 
 
@@ -21,6 +23,7 @@ def make_image(kernel: Kernel) -> Path:
         contents = build.new_image(kernel)
         for name in ("sysgenid", "sysgenidd"):
             contents.program(f"sbin/{name}", OUTPUT / name)
+        contents.tree(SHIPPED_HOOKS, host.ROOT / "tools/sysgenid/hooks")
         contents.file("etc/passwd", "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
         contents.file("etc/group", "root:x:0:\nnogroup:x:65534:\n")
         return contents.write(image)

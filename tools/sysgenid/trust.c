@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Nobody but root may have a say in what root runs: neither by a file that is
+ * run, nor by a folder on the way to it, where it could be exchanged.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "overseer.h"
+
+/* What is wrong, in words that the path is put into. */
+static const char *find_fault(const struct stat *status)
+{
+	if (status->st_uid)
+		return "%s does not belong to root";
+	if (status->st_mode & S_IWOTH)
+		return "everybody can write to %s";
+	/* What an access control list allows to anybody is in these bits too. */
+	if (status->st_mode & S_IWGRP)
+		return "a group, or whom an access control list names, can write to %s";
+	return NULL;
+}
+
+static const char *find_fault_of_kind(const struct stat *status, mode_t kind)
+{
+	if ((status->st_mode & S_IFMT) != kind)
+		return kind == S_IFREG ? "%s is not a file" : "%s is not a folder";
+	if (!(status->st_mode & S_IXUSR))
+		return "%s is not executable";
+	return NULL;
+}
+
+const char *why_untrusted(const char *path, mode_t kind, char *real)
+{
+	static char why[PATH_MAX + 80];
+	char part[PATH_MAX], *slash;
+	const char *fault = NULL;
+	struct stat status;
+
+	if (!realpath(path, real))
+		return strerror(errno);
+	strcpy(part, real);
+	while (!stat(part, &status)) {
+		fault = find_fault(&status);
+		if (!fault && !strcmp(part, real))
+			fault = find_fault_of_kind(&status, kind);
+		if (fault) {
+			snprintf(why, sizeof(why), fault, part);
+			return why;
+		}
+		if (!strcmp(part, "/"))
+			return NULL;
+		slash = strrchr(part, '/');
+		slash[slash == part] = '\0';
+	}
+	return strerror(errno);
+}
