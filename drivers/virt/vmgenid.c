@@ -31,8 +31,8 @@
 #define VMGENID_NOTIFY_CHANGED	0x80
 
 /*
- * How often, and after how many microseconds, a GUID is read again that looks
- * as if the hypervisor was not done with writing it.
+ * After how many microseconds a new GUID is read again, to see whether the
+ * hypervisor is done with writing it, and how often, if it does not look so.
  */
 #define VMGENID_READS		50
 #define VMGENID_READ_DELAY	20
@@ -133,12 +133,12 @@ static struct vmgenid_guid vmgenid_read_settled(const struct vmgenid *vmgenid)
 	int i;
 
 	for (i = 0; i < VMGENID_READS; i++) {
+		udelay(VMGENID_READ_DELAY);
 		last = guid;
 		guid = vmgenid_read(vmgenid);
 		mixed = (guid.half[0] == old[0]) != (guid.half[1] == old[1]);
 		if (!mixed && !memcmp(&guid, &last, sizeof(guid)))
 			break;
-		udelay(VMGENID_READ_DELAY);
 	}
 	return guid;
 }
