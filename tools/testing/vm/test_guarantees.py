@@ -17,14 +17,18 @@ from guest import Guest
 RESTORES = 20
 SYSTEM_CALLS = ("read", "poll", "ioctl", "write", "wait")
 BUSY = "while :; do :; done"
+# The highest of a program that does not get in the driver's way.
+PRIORITY = 49
+
 
 # Stale looks
 
-def stale_looks(guest: Guest, watcher: Program) -> Iterator[tuple[int, int]]:
+def stale_looks(guest: Guest, watcher: Program,
+                restores: int = RESTORES) -> Iterator[tuple[int, int]]:
     """Restores the guest again and again: how often, and for how many µs, was it stale?"""
     watcher.wait_for("^watching")
     with guest.snapshot() as snap:
-        for _ in range(RESTORES):
+        for _ in range(restores):
             with snap.restore() as clone:
                 times, duration = clone.program(watcher).wait_for(r"^stale (\d+) (\d+)").groups()
                 yield int(times), int(duration)
@@ -36,6 +40,14 @@ def test_mapped_page_is_never_stale(guest, busy):
     for _ in range(busy):
         guest.start(BUSY)
     assert set(stale_looks(guest, guest.start("stale_window map"))) == {(0, 0)}
+
+
+def test_mapped_page_is_never_stale_for_a_real_time_program(two_cpus):
+    """Which nothing may interrupt but what is of a higher priority, as the driver's thread is."""
+    load_modules(two_cpus)
+    two_cpus.run("echo -1 > /proc/sys/kernel/sched_rt_runtime_us")
+    watcher = on_cpu(interrupted_cpu(two_cpus), f"stale_window map {PRIORITY}")
+    assert set(stale_looks(two_cpus, two_cpus.start(watcher), restores=5)) == {(0, 0)}
 
 
 @contextmanager

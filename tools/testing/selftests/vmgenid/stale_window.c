@@ -3,9 +3,10 @@
  * Watches the GUID in memory and the generation, in the way that is asked for:
  * how often was the GUID the new one, and the generation seen after that still
  * the old one? Says "watching GUID", and after the restore "stale TIMES
- * MICROSECONDS".
+ * MICROSECONDS". With a priority it watches as a real-time program.
  */
 #define _GNU_SOURCE
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -75,8 +76,14 @@ int main(int argc, char **argv)
 	uint64_t old[2];
 	bool is_new;
 
-	if (argc != 2)
-		errx(2, "usage: stale_window map|read|poll|ioctl|write|wait");
+	if (argc < 2 || argc > 3)
+		errx(2, "usage: stale_window map|read|poll|ioctl|write|wait [PRIORITY]");
+	if (argc == 3) {
+		struct sched_param param = { .sched_priority = atoi(argv[2]) };
+
+		if (sched_setscheduler(0, SCHED_FIFO, &param))
+			err(1, "priority %s", argv[2]);
+	}
 	changed = ways_start(argv[1]);
 	guid = map_guid();
 	old[0] = guid[0];
