@@ -12,7 +12,6 @@
 #include <linux/capability.h>
 #include <linux/cleanup.h>
 #include <linux/compat.h>
-#include <linux/completion.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
 #include <linux/kfifo.h>
@@ -45,25 +44,26 @@
 #define SYSGENID_UEVENT_RETRY	(HZ / 10)
 
 /*
+ * Somebody who may have to be woken; in one of the lists below, under
+ * sysgenid_sleepers_lock.
+ */
+struct sysgenid_sleeper {
+	struct list_head node;
+	wait_queue_head_t wait;
+};
+
+/*
  * What is behind an open descriptor, charged to the memory cgroup of whoever
  * opened it.
  *
- * @node:	in sysgenid_watchers; under sysgenid_watchers_lock
- * @wait:	who waits for this descriptor: read(), poll(), epoll
+ * @sleeper:	who waits for this descriptor: read(), poll(), epoll
  * @acked:	the generation last acknowledged; written under sysgenid_lock
  * @tracked:	SYSGENID_WAIT_WATCHERS waits for it; written under sysgenid_lock
  */
 struct sysgenid_watcher {
-	struct list_head node;
-	wait_queue_head_t wait;
+	struct sysgenid_sleeper sleeper;
 	u32 acked;
 	bool tracked;
-};
-
-/* A caller of SYSGENID_WAIT_WATCHERS; @node under sysgenid_watchers_lock. */
-struct sysgenid_overseer {
-	struct list_head node;
-	struct completion news;
 };
 
 /*
@@ -80,10 +80,10 @@ static DEFINE_KFIFO(sysgenid_events, u32, SYSGENID_EVENTS);
 static u32 sysgenid_merged;	/* events dropped for want of room */
 
 /*
- * Everybody who may have to be woken. Taken in process context only, and for
- * one descriptor at a time.
+ * The open descriptors, and the callers of SYSGENID_WAIT_WATCHERS. The lock is
+ * taken in process context only, and for one of them at a time.
  */
-static DEFINE_SPINLOCK(sysgenid_watchers_lock);
+static DEFINE_SPINLOCK(sysgenid_sleepers_lock);
 static LIST_HEAD(sysgenid_watchers);
 static LIST_HEAD(sysgenid_overseers);
 
@@ -295,29 +295,52 @@ int sysgenid_unregister_notifier(struct notifier_block *nb)
 }
 EXPORT_SYMBOL_GPL(sysgenid_unregister_notifier);
 
+static void sysgenid_add_sleeper(struct sysgenid_sleeper *sleeper,
+				 struct list_head *list)
+{
+	init_waitqueue_head(&sleeper->wait);
+	spin_lock(&sysgenid_sleepers_lock);
+	list_add_tail(&sleeper->node, list);
+	spin_unlock(&sysgenid_sleepers_lock);
+}
+
+static void sysgenid_del_sleeper(struct sysgenid_sleeper *sleeper)
+{
+	spin_lock(&sysgenid_sleepers_lock);
+	list_del(&sleeper->node);
+	spin_unlock(&sysgenid_sleepers_lock);
+}
+
+static void sysgenid_wake_locked(struct sysgenid_sleeper *sleeper)
+{
+	lockdep_assert_held(&sysgenid_sleepers_lock);
+
+	wake_up_poll(&sleeper->wait, EPOLLIN | EPOLLRDNORM);
+}
+
 /*
- * Wakes every descriptor. One at a time, with a chance for interrupts and other
+ * Wakes all of a list. One at a time, with a chance for interrupts and other
  * tasks in between: there may be very many. Those that come or go meanwhile
  * do no harm, as it doesn't matter which of the two lists they leave, and the
  * new ones know the generation.
  */
-static void sysgenid_wake_watchers(void)
+static void sysgenid_wake_all(struct list_head *list)
 {
-	struct sysgenid_watcher *watcher;
+	struct sysgenid_sleeper *sleeper;
 	LIST_HEAD(asleep);
 
-	spin_lock(&sysgenid_watchers_lock);
-	list_splice_init(&sysgenid_watchers, &asleep);
+	spin_lock(&sysgenid_sleepers_lock);
+	list_splice_init(list, &asleep);
 	while (!list_empty(&asleep)) {
-		watcher = list_first_entry(&asleep, struct sysgenid_watcher,
+		sleeper = list_first_entry(&asleep, struct sysgenid_sleeper,
 					   node);
-		list_move_tail(&watcher->node, &sysgenid_watchers);
-		wake_up_poll(&watcher->wait, EPOLLIN | EPOLLRDNORM);
-		spin_unlock(&sysgenid_watchers_lock);
+		list_move_tail(&sleeper->node, list);
+		sysgenid_wake_locked(sleeper);
+		spin_unlock(&sysgenid_sleepers_lock);
 		cond_resched();
-		spin_lock(&sysgenid_watchers_lock);
+		spin_lock(&sysgenid_sleepers_lock);
 	}
-	spin_unlock(&sysgenid_watchers_lock);
+	spin_unlock(&sysgenid_sleepers_lock);
 }
 
 /*
@@ -326,29 +349,10 @@ static void sysgenid_wake_watchers(void)
  */
 static void sysgenid_wake_early(struct sysgenid_watcher *watcher)
 {
-	spin_lock(&sysgenid_watchers_lock);
-	list_move(&watcher->node, &sysgenid_watchers);
-	wake_up_poll(&watcher->wait, EPOLLIN | EPOLLRDNORM);
-	spin_unlock(&sysgenid_watchers_lock);
-}
-
-static void sysgenid_wake_overseers(void)
-{
-	struct sysgenid_overseer *overseer;
-	LIST_HEAD(asleep);
-
-	spin_lock(&sysgenid_watchers_lock);
-	list_splice_init(&sysgenid_overseers, &asleep);
-	while (!list_empty(&asleep)) {
-		overseer = list_first_entry(&asleep, struct sysgenid_overseer,
-					    node);
-		list_move_tail(&overseer->node, &sysgenid_overseers);
-		complete(&overseer->news);
-		spin_unlock(&sysgenid_watchers_lock);
-		cond_resched();
-		spin_lock(&sysgenid_watchers_lock);
-	}
-	spin_unlock(&sysgenid_watchers_lock);
+	spin_lock(&sysgenid_sleepers_lock);
+	list_move(&watcher->sleeper.node, &sysgenid_watchers);
+	sysgenid_wake_locked(&watcher->sleeper);
+	spin_unlock(&sysgenid_sleepers_lock);
 }
 
 /* There is a new generation, or the last outdated watcher has gone. */
@@ -361,10 +365,10 @@ static void sysgenid_tell(struct work_struct *work)
 		told = generation;
 		blocking_notifier_call_chain(&sysgenid_notifiers, generation,
 					     NULL);
-		sysgenid_wake_watchers();
+		sysgenid_wake_all(&sysgenid_watchers);
 		mod_delayed_work(sysgenid_wq, &sysgenid_uevent_work, 0);
 	}
-	sysgenid_wake_overseers();
+	sysgenid_wake_all(&sysgenid_overseers);
 }
 
 static bool sysgenid_next_event(u32 *generation, u32 *merged)
@@ -489,6 +493,11 @@ static int sysgenid_check_settled(struct sysgenid_watcher *watcher,
 	return ret;
 }
 
+static bool sysgenid_is_news(struct sysgenid_watcher *watcher, u32 generation)
+{
+	return sysgenid_check_settled(watcher, generation) != -EAGAIN;
+}
+
 /* Milliseconds (0: for ever) to jiffies, rounded up, however many they are. */
 static long sysgenid_timeout(unsigned long ms)
 {
@@ -504,17 +513,12 @@ static long sysgenid_timeout(unsigned long ms)
 static int sysgenid_wait_watchers(struct sysgenid_watcher *watcher,
 				  unsigned long ms)
 {
-	struct sysgenid_overseer overseer = {
-		.news = COMPLETION_INITIALIZER_ONSTACK(overseer.news),
-	};
 	u32 generation = sysgenid_generation();
 	long left = sysgenid_timeout(ms);
+	struct sysgenid_sleeper overseer;
 	int ret;
 
-	spin_lock(&sysgenid_watchers_lock);
-	list_add_tail(&overseer.node, &sysgenid_overseers);
-	spin_unlock(&sysgenid_watchers_lock);
-
+	sysgenid_add_sleeper(&overseer, &sysgenid_overseers);
 	for (;;) {
 		ret = sysgenid_check_settled(watcher, generation);
 		if (ret != -EAGAIN)
@@ -523,8 +527,9 @@ static int sysgenid_wait_watchers(struct sysgenid_watcher *watcher,
 			ret = -ETIME;
 			break;
 		}
-		left = wait_for_completion_interruptible_timeout(&overseer.news,
-								 left);
+		left = wait_event_interruptible_timeout(overseer.wait,
+							sysgenid_is_news(watcher, generation),
+							left);
 		if (left < 0) {
 			/*
 			 * What is left of the time can't be carried over: start
@@ -536,10 +541,7 @@ static int sysgenid_wait_watchers(struct sysgenid_watcher *watcher,
 		}
 		sysgenid_check_backend();
 	}
-
-	spin_lock(&sysgenid_watchers_lock);
-	list_del(&overseer.node);
-	spin_unlock(&sysgenid_watchers_lock);
+	sysgenid_del_sleeper(&overseer);
 	return ret;
 }
 
@@ -556,13 +558,9 @@ static int sysgenid_open(struct inode *inode, struct file *file)
 		return -ENOMEM;
 
 	sysgenid_check_backend();
-	init_waitqueue_head(&watcher->wait);
 	watcher->acked = sysgenid_generation();
 	file->private_data = watcher;
-
-	spin_lock(&sysgenid_watchers_lock);
-	list_add_tail(&watcher->node, &sysgenid_watchers);
-	spin_unlock(&sysgenid_watchers_lock);
+	sysgenid_add_sleeper(&watcher->sleeper, &sysgenid_watchers);
 	return stream_open(inode, file);
 }
 
@@ -571,9 +569,7 @@ static int sysgenid_release(struct inode *inode, struct file *file)
 	struct sysgenid_watcher *watcher = file->private_data;
 
 	sysgenid_set_tracking(watcher, false);
-	spin_lock(&sysgenid_watchers_lock);
-	list_del(&watcher->node);
-	spin_unlock(&sysgenid_watchers_lock);
+	sysgenid_del_sleeper(&watcher->sleeper);
 	kmem_cache_free(sysgenid_watcher_cache, watcher);
 	return 0;
 }
@@ -595,7 +591,7 @@ static ssize_t sysgenid_read(struct file *file, char __user *buf, size_t count,
 	while (!sysgenid_is_outdated(watcher)) {
 		if (file->f_flags & O_NONBLOCK)
 			return -EAGAIN;
-		ret = wait_event_interruptible(watcher->wait,
+		ret = wait_event_interruptible(watcher->sleeper.wait,
 					       sysgenid_is_outdated(watcher));
 		if (ret)
 			return ret;
@@ -629,7 +625,7 @@ static __poll_t sysgenid_poll(struct file *file, poll_table *wait)
 {
 	struct sysgenid_watcher *watcher = file->private_data;
 
-	poll_wait(file, &watcher->wait, wait);
+	poll_wait(file, &watcher->sleeper.wait, wait);
 	sysgenid_check_backend();
 	return sysgenid_is_outdated(watcher) ? EPOLLIN | EPOLLRDNORM : 0;
 }
