@@ -13,6 +13,9 @@ from initramfs import Image
 
 # What QEMU calls the table that describes its generation ID.
 QEMU_OEM = ("BOCHS ", "VMGENID")
+# Of the table "FACP", in ACPI 6.5, 5.2.9: where its flags are, and one of them.
+FADT_FLAGS = 112
+HW_REDUCED = 1 << 20
 
 
 def compiled(asl: str, folder: Path, oem: tuple[str, str] = ("TESTS ", "FIRMWARE")) -> bytes:
@@ -35,8 +38,18 @@ def archive(folder: Path, *tables: bytes) -> Path:
 
 def with_revision(table: bytes, revision: int) -> bytes:
     """The same table for a later ACPI, to take the place of the one it was."""
+    return newer(table[:8] + bytes([revision]) + table[9:])
+
+
+def hardware_reduced(fadt: bytes) -> bytes:
+    """The same "FACP" table for a machine without the interrupt of ACPI, the SCI."""
+    flags = struct.unpack_from("<I", fadt, FADT_FLAGS)[0] | HW_REDUCED
+    return newer(fadt[:FADT_FLAGS] + struct.pack("<I", flags) + fadt[FADT_FLAGS + 4:])
+
+
+def newer(table: bytes) -> bytes:
+    """The table as the kernel takes it in the place of the one that it was."""
     changed = bytearray(table)
-    changed[8] = revision
     oem_revision = struct.unpack_from("<I", changed, 24)[0]
     struct.pack_into("<I", changed, 24, oem_revision + 1)
     changed[9] = 0

@@ -39,6 +39,7 @@ class Variant:
     says: str | None = None
     ids: str = GOOD_IDS
     offset: int = 0     # of the GUID in its page
+    listed_as: str = ""     # in /proc/iomem, or the kernel can't know better
 
 
 def name(value: str) -> str:
@@ -115,7 +116,7 @@ ADDRESSES = (
             errno.EBUSY, IN_RAM),
     Variant("in_the_interrupt_controller", pair("0xFEC00000", 0), errno.EBUSY, NO_MEMORY),
     Variant("in_the_local_interrupt_controller", pair("0xFEE00000", 0),
-            errno.EBUSY, NO_MEMORY),
+            errno.EBUSY, NO_MEMORY, listed_as="Local APIC"),
     Variant("in_the_timer", pair("0xFED000F0", 0), errno.EBUSY, NO_MEMORY),
     Variant("among_the_pci_devices", pair("0xE0000000", 0), errno.EBUSY, NO_MEMORY),
     Variant("misaligned", GOOD, BOUND, MISALIGNED, offset=0x7F),
@@ -185,18 +186,20 @@ def index_of(name: str) -> int:
     return [variant.name for variant in VARIANTS].index(name)
 
 
-STORM = 10000
+# Notifies in one go; the interpreter gives no loop more than 30 s.
+GUST = 1000
+GUSTS = 10
 THE_ONE = index_of("name")
 # What firmware does when a guest reads the attribute "sun" of such a device.
 ACTIONS = {
     "notify": f"Notify ({node(THE_ONE)}, 0x80)",
     "other_codes": f"""Local0 = 0x81
         While (Local0 < 0x100) {{ Notify ({node(THE_ONE)}, Local0)\nLocal0++ }}""",
-    "storm": f"""Local0 = 0
-        While (Local0 < {STORM}) {{ Notify ({node(THE_ONE)}, 0x80)\nLocal0++ }}""",
-    "storm_and_change": f"""Local0 = 0
-        While (Local0 < {STORM}) {{
-            If (Local0 == {STORM // 2}) {{ GUID = 0x1234567890ABCDEF }}
+    "gust": f"""Local0 = 0
+        While (Local0 < {GUST}) {{ Notify ({node(THE_ONE)}, 0x80)\nLocal0++ }}""",
+    "gust_and_change": f"""Local0 = 0
+        While (Local0 < {GUST}) {{
+            If (Local0 == {GUST // 2}) {{ GUID = 0x1234567890ABCDEF }}
             Notify ({node(THE_ONE)}, 0x80)
             Local0++
         }}""",
@@ -256,9 +259,9 @@ class Firmware:
         self.guest.run(f"head -c16 /dev/urandom | dd of=/dev/mem bs=16 count=1 "
                        f"seek={address(index)} oflag=seek_bytes conv=notrunc 2> /dev/null")
 
-    def act(self, name: str) -> None:
-        number = list(ACTIONS).index(name)
-        self.guest.run(f"cat {self.acpi[f'A{number:03d}']}/sun", 120)
+    def act(self, *names: str) -> None:
+        attributes = [f"{self.acpi[f'A{list(ACTIONS).index(name):03d}']}/sun" for name in names]
+        self.guest.run(f"cat {' '.join(attributes)}", 120)
 
     def source(self) -> str:
         return self.guest.run("cat /sys/class/misc/sysgenid/source").strip()
@@ -311,7 +314,9 @@ def lines(variant: Variant) -> int:
 def check(firmware: Firmware, index: int) -> None:
     variant = VARIANTS[index]
     result, log = firmware.bind(index)
-    said = re.findall("vm_generation_id .*", log)
+    # Newer kernels add that the probe failed, in a line like ours.
+    said = [line for line in log.splitlines()
+            if "vm_generation_id " in line and "probe with driver" not in line]
     try:
         assert result == variant.result, f"{log}"
         assert firmware.source() == ("vmgenid" if result == BOUND else "none")
@@ -327,9 +332,11 @@ def check(firmware: Firmware, index: int) -> None:
 @pytest.mark.kernels("6.1-cloud", "6.12-debug")
 def test_every_device_is_bound_or_refused_as_it_deserves(firmware):
     wrong = []
+    listed = firmware.guest.run("cat /proc/iomem")
     for index, variant in enumerate(VARIANTS):
         try:
-            check(firmware, index)
+            if variant.listed_as in listed:
+                check(firmware, index)
         except AssertionError as error:
             wrong.append(f"{variant.name}: {error}")
     assert not wrong, "\n\n".join(wrong)
@@ -370,9 +377,9 @@ def test_notify_counts_only_with_its_own_code_and_a_changed_guid(firmware):
 def test_storm_of_notifies_is_no_event_and_hides_none(firmware):
     assert firmware.bind(THE_ONE)[0] == BOUND
     before = firmware.guest.generation()
-    firmware.act("storm")
+    firmware.act(*["gust"] * GUSTS)
     assert firmware.guest.generation() == before
-    firmware.act("storm_and_change")
+    firmware.act(*["gust"] * (GUSTS // 2), "gust_and_change", *["gust"] * (GUSTS // 2))
     assert firmware.guest.generation() == before + 1
     firmware.unbind(THE_ONE)
     assert firmware.guest.generation() == before + 1
@@ -424,3 +431,15 @@ def test_device_of_another_hypervisor_tells_of_a_restore(boot, tmp_path):
         assert clone.program(reader).wait() == 0
         assert int(clone.program(reader).output) == 1
         assert clone.generation() == 1
+
+
+@pytest.mark.kernels("6.1-cloud", "6.12-debug")
+def test_without_the_interrupt_system_calls_notice(boot, tmp_path):
+    """On hardware-reduced ACPI; there are no threads either, which only it would wake."""
+    fadt = acpi_tables.hardware_reduced(dump(boot(), "FACP"))
+    guest = boot(acpi=acpi_tables.archive(tmp_path, fadt), fresh=True)
+    guest.load_modules()
+    assert guest.status("grep -q '(vmgenid/' /proc/[0-9]*/stat") == 1
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.generation() == 1
+        clone.unload_modules()
