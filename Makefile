@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs overlay modules install install-modules install-user check check-debian check-debug check-kcsan deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-user check check-debian check-debug check-kcsan coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -53,8 +53,13 @@ check-debian: $(PYTHON) ## install the packages in a Debian, and clone it
 
 check-debug: $(PYTHON) ## run the tests in a kernel that finds mistakes, and make it fail; builds it first
 	@$(PYTHON) $(VM)/packages.py
+	@rm -rf build/coverage
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-debug -m "not debian" \
 		--ignore test_build.py --ignore test_lint.py --ignore test_costs.py $(PYTEST_ARGS)
+	@$(PYTHON) $(VM)/gcov.py
+
+coverage: $(PYTHON) ## show which lines of the drivers no test has run, and why; after make check-debug
+	@$(PYTHON) $(VM)/gcov.py
 
 check-kcsan: $(PYTHON) ## run what is concurrent in a kernel that finds data races; builds it first
 	@$(PYTHON) $(VM)/packages.py

@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import build
+import gcov
 import host
 import scan
 from channel import Channel, GuestGone, Program, State
@@ -278,8 +280,11 @@ class Guest:
     def close(self) -> None:
         """Ends the guest, and fails if its kernel's log tells of trouble."""
         last = ""
-        if self.process.poll() is None and self.options.kernel.last_check:
-            last = self.run(self.options.kernel.last_check)
+        kernel = self.options.kernel
+        if self.process.poll() is None and kernel.counts_lines:
+            gcov.save(self, build.folder(kernel))
+        if self.process.poll() is None and kernel.last_check:
+            last = self.run(kernel.last_check)
         self.kill()
         if last:
             with self.console.open("a", encoding="utf-8") as log:

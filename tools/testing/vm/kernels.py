@@ -42,7 +42,7 @@ class Kernel:
     MiB) and patience (how many times a stock kernel's time limits it needs)
     are its guests' defaults. last_check is a shell command for the end of a
     guest's life; what it prints goes to the guest's log, and is judged there.
-    make_flags are for building modules.
+    make_flags are for building modules; counts_lines: gcov is among them.
     """
     name: str
     release: str
@@ -54,6 +54,7 @@ class Kernel:
     patience: float = 1
     last_check: str = ""
     make_flags: tuple[str, ...] = ()
+    counts_lines: bool = False
 
 
 def natural(text: str) -> list:

@@ -119,7 +119,8 @@ def own(name: str) -> Kernel:
     release = (folder / "include/config/kernel.release").read_text(encoding="utf-8").strip()
     return Kernel(name, release, folder / "arch/x86/boot/bzImage", folder,
                   memory=384, patience=6, last_check=LEAKS,
-                  make_flags=MAKE_FLAGS.get(name, ()))
+                  make_flags=MAKE_FLAGS.get(name, ()),
+                  counts_lines="GCOV_PROFILE=y" in MAKE_FLAGS.get(name, ()))
 
 
 def clang_tree() -> Path:

@@ -14,14 +14,14 @@ OVMF = Path("/usr/share/ovmf/OVMF.fd")
 
 
 @pytest.fixture
-def hibernated(boot, logs):
+def hibernated(boot, kernel, logs):
     """Gives a function that hibernates a guest and one that resumes it."""
     disk = logs / "disk"
 
     def start(mode: str, **options) -> tuple[Guest, Program, Program]:
         with open(disk, "wb") as file:
             file.truncate(DISK_SIZE)
-        guest = boot(fresh=True, disk=disk, memory=256,
+        guest = boot(fresh=True, disk=disk, memory=max(256, kernel.memory),
                      append="hibernate=nocompress", **options)
         if guest.status(f"[ -b {DISK} ] && [ -w /sys/power/disk ]"):
             pytest.skip("this kernel can't hibernate to NVMe without modules of its own")

@@ -30,6 +30,22 @@ def test_without_a_device_the_counter_works_alone(boot):
     guest.unload_modules()
 
 
+@pytest.mark.kernels("6.12-debug")
+def test_modules_work_beside_the_kernels_own_driver(boot, kernel, logs):
+    """Which the stock kernels have built in: here it is a module, loaded first."""
+    image = build.new_image(kernel)
+    image.file("modules/own.ko", kernel.build_tree / "drivers/virt/vmgenid.ko")
+    guest = boot(image=image.write(logs / "initramfs.cpio"), fresh=True)
+    guest.run("insmod /modules/own.ko")
+    guest.load_modules()
+    assert "beside the kernel's own driver" in guest.log()
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.generation() == 1
+        clone.unload_modules()
+        clone.load_modules()
+        assert clone.run(SOURCE) == "vmgenid\n"
+
+
 def test_modprobe_by_name_and_by_the_devices_alias_loads_both(installed):
     for name in ("vmgenid", f"$({ALIAS} | head -n 1)"):
         installed.run(f"/sbin/modprobe {name}")

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Which lines of the drivers the tests have run, as gcov counts in the guests.
+
+Every guest whose kernel counts leaves its counters in build/coverage/. As a
+program: adds them up, and fails if a line was not run and has no reason here.
+"""
+import base64
+import json
+import re
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from pathlib import Path
+
+import host
+
+SAVED = host.BUILD / "coverage"
+ENOUGH = 0.95
+# Prints the name of each file of counters, and its content.
+SHOW = """
+cd /sys/kernel/debug/gcov{folder} 2> /dev/null || exit 0
+for file in drivers/*/*.gcda; do
+    echo "$file $(base64 -w0 "$file")"
+done"""
+# Lines that no test runs, by what is in them.
+NOT_RUN: dict[str, dict[str, str]] = {
+    "drivers/misc/sysgenid.c": {},
+    "drivers/virt/vmgenid.c": {},
+}
+
+
+def save(guest, folder: Path) -> None:
+    """Keeps what a guest has counted in the modules that were built there."""
+    counted = guest.run(SHOW.format(folder=folder)).split()
+    place = SAVED / str(uuid.uuid4())
+    for name, content in zip(counted[::2], counted[1::2]):
+        file = place / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(content))
+        notes = Path(name).with_suffix(".gcno")
+        (place / notes).symlink_to(folder / notes)
+
+
+def lines_of(counters: Path) -> Counter:
+    """How often each line was run, by (file, number); 0 for those that were not."""
+    said = subprocess.run(["gcov", "--json-format", "--stdout", counters], check=True,
+                          cwd=counters.parent, capture_output=True, text=True)
+    lines: Counter = Counter()
+    for file in json.loads(said.stdout)["files"]:
+        name = re.search("drivers/.*", file["file"])
+        for line in file["lines"] if name else ():
+            lines[name[0], line["line_number"]] += line["count"]
+    return lines
+
+
+def reason(name: str, text: str) -> str | None:
+    return next((why for part, why in NOT_RUN[name].items() if part in text), None)
+
+
+def report(lines: Counter) -> bool:
+    """Prints it; false if too few lines were run, or one without a reason was not."""
+    good = True
+    missing = []
+    for name in NOT_RUN:
+        counts = {number: count for (file, number), count in lines.items() if file == name}
+        run = sum(count > 0 for count in counts.values())
+        print(f"{name:<28}{run:>4} of {len(counts):>4} lines run  {run / len(counts):>6.1%}")
+        good &= run >= ENOUGH * len(counts)
+        source = (host.ROOT / name).read_text(encoding="utf-8").splitlines()
+        missing += [(name, number, source[number - 1])
+                    for number, count in sorted(counts.items()) if not count]
+    for name, number, text in missing:
+        why = reason(name, text)
+        good &= why is not None
+        print(f"{name}:{number}: {text.strip()}\n    {why or 'no reason is known: run it'}")
+    return good
+
+
+def main() -> None:
+    saved = sorted(SAVED.rglob("*.gcda"))
+    if not saved:
+        raise host.Trouble("no guest has counted lines yet: make check-debug")
+    lines: Counter = Counter()
+    for counters in saved:
+        lines.update(lines_of(counters))
+    if not report(lines):
+        sys.exit("error: the tests have to run more of the drivers")
+
+
+if __name__ == "__main__":
+    host.main(main)
