@@ -29,9 +29,11 @@
 #include <sysgenid.h>
 
 #include "../../../lib/sysgenid/vmclock.h"
+#include "../sysgenid/modules.h"
 
 #define NOBODY		65534
 #define FAKE		"/tmp/libsysgenid-test-page"
+#define VMCLOCK		"/dev/vmclock0"
 #define SETUID_SELF	"/tmp/libsysgenid-test-setuid"
 #define CHECK(condition)	do { if (!(condition)) _exit(__LINE__ & 127 ?: 1); } while (0)
 
@@ -99,6 +101,64 @@ static void play_vmclock(void)
 		CHECK(poll(&pollfd, 1, -1) == 1);
 	while (sysgenid_watcher_wait(watcher, 0, &generation) != 1);
 	CHECK(generation == 5);
+}
+
+/* In the hypervisor's place: a new generation, and the event of it. */
+static void write_vmclock(uint64_t flags, uint64_t generation)
+{
+	struct vmclock_page page;
+	int fd = open(VMCLOCK, O_RDWR | O_CLOEXEC);
+
+	CHECK(pread(fd, &page, sizeof(page), 0) == sizeof(page));
+	page.magic = htole32(VMCLOCK_PAGE_MAGIC);
+	page.size = htole32(4096);
+	page.version = htole16(VMCLOCK_PAGE_VERSION);
+	page.sequence = htole32(le32toh(page.sequence) + 2);
+	page.flags = htole64(flags);
+	page.generation = htole64(generation);
+	CHECK(write(fd, &page, sizeof(page)) == sizeof(page));
+	close(fd);
+}
+
+static void *write_later(void *generation)
+{
+	usleep(10000);
+	write_vmclock(VMCLOCK_HAS_GENERATION | VMCLOCK_HAS_NOTIFY,
+		      *(uint64_t *)generation);
+	return NULL;
+}
+
+static void play_notified(void)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
+	uint64_t next = 9, generation;
+	struct pollfd pollfd = { .events = POLLIN };
+	pthread_t thread;
+
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_VMCLOCK && watcher);
+	pollfd.fd = sysgenid_watcher_fd(watcher);
+	CHECK(sysgenid_watcher_wait(watcher, 0, &generation) == 0);
+	CHECK(poll(&pollfd, 1, 0) == 0);
+	CHECK(!pthread_create(&thread, NULL, write_later, &next));
+	CHECK(poll(&pollfd, 1, -1) == 1);
+	CHECK(sysgenid_watcher_wait(watcher, -1, &generation) == 1);
+	CHECK(generation == 9 && sysgenid_watcher_ack(watcher, 9) == 0);
+	CHECK(!pthread_join(thread, NULL));
+
+	/* Told of something else, it goes back to sleep. */
+	write_vmclock(VMCLOCK_HAS_GENERATION | VMCLOCK_HAS_NOTIFY, 9);
+	CHECK(poll(&pollfd, 1, -1) == 1);
+	CHECK(sysgenid_watcher_wait(watcher, 0, &generation) == 0);
+	CHECK(poll(&pollfd, 1, 0) == 0);
+
+	/* Migrated to where nothing notifies, it still sleeps, and looks at times. */
+	write_vmclock(VMCLOCK_HAS_GENERATION, 9);
+	CHECK(sysgenid_watcher_wait(watcher, 0, &generation) == 0);
+	CHECK(poll(&pollfd, 1, 0) == 0);
+	write_vmclock(VMCLOCK_HAS_GENERATION, 10);
+	CHECK(sysgenid_watcher_wait(watcher, -1, &generation) == 1);
+	CHECK(generation == 10);
+	sysgenid_watcher_free(watcher);
 }
 
 static void play_file(void)
@@ -263,6 +323,7 @@ static const struct {
 } roles[] = {
 	{ "no_device", play_no_device },
 	{ "vmclock", play_vmclock },
+	{ "notified", play_notified },
 	{ "file", play_file },
 	{ "secure", play_secure },
 	{ "no_generation", play_no_generation },
@@ -699,6 +760,14 @@ TEST(a_vmclock_is_used_where_there_is_no_device)
 	/* Notifications promised, but a file can't be polled. */
 	make_fake(VMCLOCK_HAS_GENERATION | VMCLOCK_HAS_NOTIFY, UINT64_C(0x700000001));
 	EXPECT_EQ(0, run_role("vmclock", "/nowhere", FAKE, "/proc/self/exe", 0));
+}
+
+TEST(a_vmclock_that_notifies_wakes_its_watchers)
+{
+	ASSERT_TRUE(load_module("vmclock_test", ""));
+	write_vmclock(VMCLOCK_HAS_GENERATION | VMCLOCK_HAS_NOTIFY, 8);
+	EXPECT_EQ(0, run_role("notified", "/nowhere", VMCLOCK, "/proc/self/exe", 0));
+	EXPECT_TRUE(unload_module("vmclock_test"));
 }
 
 TEST(a_vmclock_that_counts_no_generations_is_none)
