@@ -34,6 +34,7 @@ install-modules: INSTALL_MOD_PATH ?= $(DESTDIR)
 install-modules: modules ## the modules only (below INSTALL_MOD_PATH), and run depmod
 	$(MAKE) -C $(KDIR) M=$(BUILD_DIR) INSTALL_MOD_DIR=updates modules_install
 	depmod -b "$(INSTALL_MOD_PATH)/" $(RELEASE)
+	install -D -m 644 tools/sysgenid/modprobe.conf "$(INSTALL_MOD_PATH)/lib/modprobe.d/sysgenid.conf"
 
 install-user: ## the library, the command and the overseer only; needs libsystemd-dev
 	$(MAKE) -C tools/lib/sysgenid install OUTPUT=$(CURDIR)/build/lib
@@ -46,10 +47,10 @@ check: $(PYTHON) ## run every test, in guests with Debian's kernels; ACCEL=kvm m
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian" $(PYTEST_ARGS)
 
-check-debian: $(PYTHON) ## install the packages in a Debian, and clone it
+check-debian: $(PYTHON) ## install, upgrade and purge the packages in a Debian, and clone it
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \
 		host.main(lambda: packages.install(packages.NEEDED + debian.FOR_ROOT))'
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py test_packages.py
 
 check-debug: $(PYTHON) ## run the tests in a kernel that finds mistakes, and make it fail; builds it first
 	@$(PYTHON) $(VM)/packages.py

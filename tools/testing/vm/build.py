@@ -111,7 +111,8 @@ def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
     host.run(["make", "-C", host.ROOT, "install-modules", f"KDIR={kernel.build_tree}",
               f"BUILD_DIR={folder(kernel)}", f"INSTALL_MOD_PATH={scratch}"],
              "installing the modules")
-    image.tree("lib/modules", scratch / "lib/modules")
+    for folder_name in ("lib/modules", "lib/modprobe.d"):
+        image.tree(folder_name, scratch / folder_name)
     return image.kmod()
 
 

@@ -19,6 +19,14 @@ FOR_PACKAGES = ("dpkg-dev", "debhelper", "dh-dkms", "gcc", "libc6-dev", "libsyst
                 "lintian", "git")
 FOR_ROOT = (*FOR_PACKAGES, "mmdebstrap", "tar")
 DEBS = host.BUILD / "deb"
+# What a changelog has to have at its start for the packages of a next version.
+NEXT = """sysgenid (99.0) unstable; urgency=medium
+
+  * What comes after this, to try upgrades.
+
+ -- sysgenid developers <sysgenid@sysgenid.example>  Sat, 21 Nov 2026 13:00:00 +0000
+
+"""
 # What the Debian to boot has, beside our packages and the kernels' headers.
 INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "openssh-server", "procps",
             "dkms", "gcc", "make", "libc6-dev")
@@ -26,8 +34,8 @@ INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "openssh-server",
 # needed without disks and networks.
 LEFT_OUT = re.compile(r"usr/src/|usr/lib/gcc/|usr/include/|usr/share/(doc|man|locale|info|perl)/|"
                       r"usr/libexec/gcc/|usr/lib/python3|usr/lib/linux-kbuild|"
-                      r"usr/bin/(x86_64-linux-gnu-|perl|python|gdb)|boot/|dev/|proc/.|sys/.|"
-                      r"var/(cache|lib/apt|lib/dkms)/.|usr/lib/x86_64-linux-gnu/perl|"
+                      r"usr/bin/(x86_64-linux-gnu-|perl.|python|gdb)|boot/|dev/|proc/.|sys/.|"
+                      r"var/(cache|lib/apt|lib/dkms)/.|usr/lib/x86_64-linux-gnu/perl5?/|"
                       r".*\.a$|usr/lib/x86_64-linux-gnu/lib(asan|tsan|ubsan|lsan|cc1)|"
                       r"usr/lib/modules/[^/]+/(build|source|kernel/(?!fs/autofs|fs/fuse))")
 
@@ -48,22 +56,34 @@ def digest(*more: str) -> str:
     return found.hexdigest()[:16]
 
 
-def make_packages() -> list[Path]:
+def make_packages(folder: Path = DEBS, news: str = "") -> list[Path]:
     """Builds the packages, unless those of these very sources are there."""
-    stamp = DEBS / "sources"
-    now = digest()
+    with host.locked(folder.name, host.BUILD):
+        return find_or_make_packages(folder, news)
+
+
+def find_or_make_packages(folder: Path, news: str) -> list[Path]:
+    stamp = folder / "sources"
+    now = digest(news)
     if not stamp.exists() or stamp.read_text() != now:
         host.progress("building the Debian packages")
-        tree = DEBS / "sysgenid"
-        shutil.rmtree(DEBS, ignore_errors=True)
+        tree = folder / "sysgenid"
+        shutil.rmtree(folder, ignore_errors=True)
         for path in sources():
             copy = tree / path.relative_to(host.ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy)
+        changelog = tree / "debian/changelog"
+        changelog.write_text(news + changelog.read_text())
         host.run(["dpkg-buildpackage", "-us", "-uc", "-b"], "building the packages", cwd=tree)
         shutil.rmtree(tree)
         stamp.write_text(now)
-    return sorted(path for path in DEBS.glob("*.deb") if "-dbgsym" not in path.name)
+    return sorted(path for path in folder.glob("*.deb") if "-dbgsym" not in path.name)
+
+
+def make_next_packages() -> list[Path]:
+    """The packages of a later version, for upgrades; otherwise the same."""
+    return make_packages(host.BUILD / "deb-next", NEXT)
 
 
 def judge_packages() -> None:
@@ -103,6 +123,8 @@ done
 cp $3 "$root/tmp/"
 echo 'exit 101' > "$root/usr/sbin/policy-rc.d"
 chmod 755 "$root/usr/sbin/policy-rc.d"
+# For the machine that this runs on, it is not.
+echo autoinstall_all_kernels=y >> "$root/etc/dkms/framework.conf"
 mount -t proc proc "$root/proc"
 chroot "$root" sh -ec 'apt-get -q install -y --no-install-recommends /tmp/*.deb'
 for modules in $4; do
@@ -150,7 +172,7 @@ def add_member(image: Image, source: tarfile.TarFile, member: tarfile.TarInfo, n
         image.add(name, 0o100000 | member.mode, source.extractfile(member).read(), owner=owner)
 
 
-def make_image(kernel: Kernel, kernels: list[Kernel], files: dict[str, str]) -> Path:
+def make_image(kernel: Kernel, kernels: list[Kernel], files: dict[str, str | Path]) -> Path:
     """The Debian as an image that the kernel unpacks, with more files in it."""
     image = Image()
     image.add("dev", 0o040755)
@@ -164,7 +186,9 @@ def make_image(kernel: Kernel, kernels: list[Kernel], files: dict[str, str]) -> 
                 continue
             add_member(image, tar, member, name)
     for name, content in files.items():
-        if content.startswith("-> "):
+        if isinstance(content, Path):
+            image.file(name, content)
+        elif content.startswith("-> "):
             image.link(name, content[3:])
         else:
             image.file(name, content, 0o755 if content.startswith("#!") else 0o644)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""sysgenid(8), the command, in guests."""
+"""sysgenid(8), the command, and the library's examples, in guests."""
 import json
 
 import pytest
@@ -107,6 +107,32 @@ def test_what_waits_outlives_the_backend_and_holds_the_counter(guest):
     guest.load_backend()
     guest.run("sysgenid trigger")
     watching.wait_for("^2$")
+
+
+def numbers_after_restore(clone, programs) -> list[str]:
+    """What the examples print for their second line of input."""
+    for name in programs:
+        clone.run(f"echo > /tmp/{name}")
+    return [clone.program(program).wait_for(
+        r"^[0-9a-f]{16}.*\n(?:generation 1: .*\n)?([0-9a-f]{16}.*)\n")[1]
+            for program in programs.values()]
+
+
+def test_the_examples_give_no_two_clones_the_same_numbers(guest):
+    programs = {}
+    for name in ("prng", "daemon"):
+        guest.run(f"mkfifo /tmp/{name}")
+        programs[name] = guest.start(f"exec example-{name} < /tmp/{name}")
+        guest.start(f"exec sleep 1000 > /tmp/{name}")
+        guest.run(f"echo > /tmp/{name}")
+        programs[name].wait_for(r"^[0-9a-f]{16}.*\n")
+    drawn = []
+    with guest.snapshot() as snap:
+        for guid in (snap.options.guid, snap.options.guid, None, None):
+            with snap.restore(guid) as clone:
+                drawn.append(numbers_after_restore(clone, programs))
+    assert drawn[0] == drawn[1], "without a new generation ID, it should go on as it was"
+    assert len({number for pair in drawn[1:] for number in pair}) == 6
 
 
 def test_status_names_who_is_waited_for(guest):

@@ -62,7 +62,9 @@ def kernel(request):
 
 @pytest.fixture(scope="session")
 def image(kernel):
-    return debian.make_image(kernel, [kernels.get(name) for name in NAMES], FILES)
+    upgrades = {f"next/{deb.name}": deb for deb in debian.make_next_packages()
+                if deb.name.startswith(("sysgenid_", "libsysgenid1_"))}
+    return debian.make_image(kernel, [kernels.get(name) for name in NAMES], FILES | upgrades)
 
 
 def journal(guest: Guest, *fields: str) -> str:
@@ -128,6 +130,7 @@ def test_two_clones_of_a_debian(kernel, image, boot):
         assert not set(keys_a.split()[1::3]) & set(keys_b.split()[1::3])
         assert len({machine_a, machine_b, FILES["etc/machine-id"]}) == 3
         check_restart_and_unload(clones[0])
+        check_upgrade_and_purge(clones[0])
 
 
 def check_restart_and_unload(clone: Guest) -> None:
@@ -139,7 +142,25 @@ def check_restart_and_unload(clone: Guest) -> None:
     clone.run("sysgenid trigger")
     wait_settled(clone, 1)
     assert clone.run("cat /run/noted") == "1\n1\n"
-    clone.run("dpkg --purge sysgenid && ! getent group sysgenid && ! test -e /etc/sysgenid", 120)
+
+
+def check_upgrade_and_purge(clone: Guest) -> None:
+    """The running service is replaced by the new one, and a purge ends it."""
+    hooks = clone.run("ls -l /etc/sysgenid/hooks.d")
+    old = clone.run("systemctl show -P MainPID sysgenidd")
+    clone.run("dpkg -i /next/*.deb", 120)
+    assert clone.run("dpkg-query -W -f '${Version}' sysgenid") == "99.0"
+    wait_settled(clone, 1)
+    assert clone.run("systemctl show -P MainPID sysgenidd") != old
+    assert clone.run("ls -l /etc/sysgenid/hooks.d") == hooks
+    assert clone.run("cat /run/noted") == "1\n1\n"
+
+    clone.run("dpkg --purge sysgenid", 120)
+    assert clone.status("pidof sysgenidd") != 0
+    assert clone.status("getent group sysgenid") != 0
+    assert clone.status("test -e /etc/sysgenid") != 0
+    assert clone.run("stat -c '%a %U %G' /dev/sysgenid") == "644 root root\n"
+    assert "sysgenid" not in clone.run("systemctl --failed --no-legend")
 
 
 @pytest.mark.kernels("6.12-cloud")
