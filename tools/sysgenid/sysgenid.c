@@ -505,6 +505,21 @@ static void parse(const struct command *command, int argc, char **argv,
 		die(EXIT_USAGE, "--json and a program exclude each other");
 }
 
+/* Errors that come before --json on the command line are to be JSON too. */
+static bool wants_json(char **argv)
+{
+	bool program = !strcmp(argv[1], "watch") || !strcmp(argv[1], "run");
+
+	for (char **word = argv + 2; *word && strcmp(*word, "--"); word++) {
+		if (!strcmp(*word, "--json"))
+			return true;
+		/* What follows are its own options. */
+		if (program && **word != '-')
+			break;
+	}
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	struct options options = { .timeout = -1 };
@@ -515,8 +530,7 @@ int main(int argc, char **argv)
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
 			 !strcmp(argv[1], "help")))
 		return print_help();
-	for (char **word = argv + 1; *word && strcmp(*word, "--"); word++)
-		json_errors |= !strcmp(*word, "--json");
+	json_errors = argc > 1 && wants_json(argv);
 	if (argc < 2)
 		die(EXIT_USAGE, "a command is needed; sysgenid --help lists them");
 	command = find_command(argv[1]);

@@ -201,6 +201,7 @@ def test_an_error_is_one_json_object_for_programs(bare):
         assert code == error["status"] == NO_DEVICE and "module not loaded" in error["error"]
         code, said = fails(bare, f"sysgenid {command} --json --frobnicate")
         assert code == USAGE and json.loads(said)["status"] == USAGE
+    assert fails(bare, "sysgenid run cat --json")[1].startswith("sysgenid: module not loaded")
 
 
 def test_help_is_there_for_every_command(bare):
