@@ -123,6 +123,7 @@ class Guest:
         self.children: list[Guest] = []
         self.process: subprocess.Popen | None = None
         self.patience = options.kernel.patience
+        self.last_check = options.kernel.last_check
         logs.mkdir(parents=True, exist_ok=True)
         try:
             if snapshot or resumed:
@@ -283,8 +284,8 @@ class Guest:
         kernel = self.options.kernel
         if self.process.poll() is None and kernel.counts_lines:
             gcov.save(self, build.folder(kernel))
-        if self.process.poll() is None and kernel.last_check:
-            last = self.run(kernel.last_check)
+        if self.process.poll() is None and self.last_check:
+            last = self.run(self.last_check)
         self.kill()
         if last:
             with self.console.open("a", encoding="utf-8") as log:
@@ -342,12 +343,15 @@ class Snapshot:
     def launch(self, guid: str | None = None) -> Guest:
         """Starts a clone, and leaves it stopped before its first instruction.
 
-        Give it to go() to let it run; several can be launched before.
+        Give it to go() to let it run; several can be launched before. What
+        takes some time at the end of each guest is done by the first of them.
         """
         options = replace(self.options, guid=guid or (self.options.guid and new_guid()))
         children = self.guest.children
         children.append(Guest(options, self.guest.logs,
                               f"{self.guest.name}-{len(children) + 1}", self))
+        if len(children) > 1:
+            children[-1].last_check = ""
         return children[-1]
 
     def restore(self, guid: str | None = None) -> Guest:

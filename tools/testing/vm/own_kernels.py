@@ -29,11 +29,13 @@ CLANG_PACKAGES = ("clang", "lld", "llvm")
 PROGRESS_SECONDS = 30
 # Only the modules are watched: what the fuzzer is guided by, what make coverage shows.
 MAKE_FLAGS = {"6.12-debug": ("KCOV_INSTRUMENT=y", "GCOV_PROFILE=y")}
-# Leaks are looked for twice: what was in a register at first may be one then.
+# A leak is reported when it is 5 s old, and was no more in any register or on any
+# stack at the second look.
 LEAKS = """
-if [ -e /sys/kernel/debug/kmemleak ]; then
-    echo scan > /sys/kernel/debug/kmemleak; echo scan > /sys/kernel/debug/kmemleak
-    cat /sys/kernel/debug/kmemleak
+leaks=/sys/kernel/debug/kmemleak
+if [ -e $leaks ]; then
+    sleep 5.1 &
+    echo scan > $leaks && wait && echo scan > $leaks && cat $leaks || echo kmemleak: disabled
 fi"""
 
 
@@ -105,6 +107,8 @@ def cached(name: str, fragments: tuple[str, ...], *goals: str) -> Path:
         key.update((CONFIGS / fragment).read_bytes())
     key.update(" ".join(goals).encode())
     folder = host.CACHE / f"{name}_{key.hexdigest()[:16]}"
+    if folder.exists():  # nor does it have to wait for a build of another configuration
+        return folder
     with host.locked(name):
         if not folder.exists():
             host.progress(f"building {name}, some minutes; the next time it is there")

@@ -6,7 +6,7 @@ TROUBLE = re.compile("|".join((
     r"\bBUG\b", r"WARNING: ", r"\bOops\b", r"Call Trace", r"Kernel panic",
     r"general protection fault", r"[Uu]nable to handle", r"divide error",
     r"KASAN", r"KCSAN", r"KFENCE", r"KMSAN", r"UBSAN",
-    r"kmemleak: \d+ new suspected", r"unreferenced object", r"ODEBUG:",
+    r"kmemleak: (\d+ new suspected|.*disabled)", r"unreferenced object", r"ODEBUG:",
     r"soft lockup", r"hard LOCKUP", r"blocked for more than", r"detected stall",
     r"self-detected stall", r"rcu: INFO", r"workqueue lockup", r"hogged CPU",
     r"possible .*deadlock", r"lockdep", r"inconsistent lock state", r"bad unlock balance",
@@ -18,7 +18,7 @@ TROUBLE = re.compile("|".join((
 )))
 # Lines that every start of a healthy guest prints.
 HARMLESS = re.compile("|".join((
-    r"Command line:", r"Spectre V2 : WARNING: ", r"kmemleak: Kernel memory leak detector",
+    r"Command line:", r"Spectre V2 : WARNING: ", r"kmemleak: Kernel memory leak detector initialized",
     r"kmemleak: Automatic memory scanning", r"lockdep: .*(initialized|MAX_|memory used)",
     r"Lock dependency validator", r"\.\.\. (MAX_|CLASSHASH|CHAINHASH)", r"KernelAddressSanitizer initialized",
     r"kasan: ", r"kcsan: ", r"kfence: initialized", r"RCU lockdep checking is enabled",
@@ -29,7 +29,7 @@ HARMLESS = re.compile("|".join((
 # KCSAN finds races all over the kernel, from the first milliseconds on; those
 # that have none of our modules in either stack are not ours.
 RACE = re.compile(r"BUG: KCSAN: .*?={60}", re.S)
-OURS = re.compile(r"\[(sysgenid|vm_generation_id)\]")
+OURS = re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+ \[\w+\]")
 
 
 def troubles(log: str, expected: list[str]) -> list[str]:

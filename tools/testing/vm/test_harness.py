@@ -30,6 +30,7 @@ TROUBLES = (
     "general protection fault, probably for non-canonical address",
     "UBSAN: array-index-out-of-bounds in drivers/misc/sysgenid.c:100:2",
     "kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+    "kmemleak: Kernel memory leak detector disabled",
     "unreferenced object 0xffff888003a4c2c0 (size 32):",
     "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [sh:88]",
     "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
