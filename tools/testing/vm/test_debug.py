@@ -8,8 +8,12 @@ import re
 
 import pytest
 
+from guest import BACKEND, Guest
+
 pytestmark = pytest.mark.kernels("6.12-debug")
 SYSFS = "/sys/class/misc/sysgenid"
+DRIVER = f"/sys/bus/platform/drivers/{BACKEND}"
+KTHREADD = 2
 # Every kind of allocation may fail, silently, and where told to by fail-nth.
 READY_TO_FAIL = """
 cd /sys/kernel/debug
@@ -17,8 +21,15 @@ for kind in failslab fail_page_alloc; do
     echo 0 > $kind/verbose
     echo N > $kind/ignore-gfp-wait
 done
+echo on > /proc/sys/kernel/printk_devkmsg
 echo N > fail_page_alloc/ignore-gfp-highmem
 echo 0 > fail_page_alloc/min-order"""
+# Only allocations that are made within these addresses, or not within them.
+ONLY = """
+for kind in failslab fail_page_alloc; do
+    echo {start:#x} > /sys/kernel/debug/$kind/{which}-start
+    echo {end:#x} > /sys/kernel/debug/$kind/{which}-end
+done"""
 
 
 @pytest.fixture
@@ -29,16 +40,96 @@ def failing(boot):
     return guest
 
 
-def fail_each(guest, call: str, at_least: int) -> None:
-    """Each allocation of a call fails once; there are that many or more."""
-    said = guest.run(f"fail_allocations {call}", 300)
-    assert int(re.search(r"(\d+) allocations", said)[1]) >= at_least
+def only(guest: Guest, which: str, function: str) -> None:
+    """Limits what fails to a function and all that it calls, or to the rest."""
+    lines = guest.run(f"grep -A1 ' {function}$' /proc/kallsyms").splitlines()
+    start, end = (int(line.split()[0], 16) for line in lines[:2])
+    guest.run(ONLY.format(which=which, start=start, end=end))
+
+
+def fail_each(guest: Guest, call: str, at_least: int, reason: str = "", error: str = "") -> None:
+    """Each allocation of a call fails once; there are that many or more.
+
+    The call has to work or to end with ENOMEM. Where the kernel's core does not
+    tell why it failed, it may end with another error, after that line in the log.
+    """
+    before = len(guest.log())
+    allocations, refusals = map(int, re.match(
+        r"(\d+) allocations, (\d+) refusals", guest.run(f"fail_allocations {call}", 300)).groups())
+    assert allocations >= at_least
+    parts = re.split(r"fail_allocations: (\w+)", guest.log()[before:])
+    assert len(parts[1::2]) == refusals
+    for log, refused in zip(parts[::2], parts[1::2]):
+        assert refused == "ENOMEM" or (refused == error and re.search(reason, log)), log
 
 
 @pytest.mark.parametrize("call, at_least", (
-    ("open", 2), ("map", 2), ("read", 0), ("poll", 0), ("epoll", 2), ("ioctl", 0),
+    ("open", 2), ("read", 0), ("poll", 0), ("epoll", 2), ("ioctl", 0),
     (f"show {SYSFS}/generation", 2), (f"show {SYSFS}/outdated", 2),
+    (f"show {SYSFS}/watchers", 2), (f"show {SYSFS}/source", 2),
     ("show /proc/self/fdinfo/4", 2)))
 def test_failing_allocation_is_enomem_and_the_next_try_works(failing, call, at_least):
     failing.load_modules()
     fail_each(failing, call, at_least)
+
+
+def test_failing_page_table_is_made_by_the_next_fault(failing):
+    failing.load_modules()
+    failing.expect("VM_FAULT_OOM leaked out")   # it means: to be tried again
+    fail_each(failing, "map", 6)
+
+
+@pytest.fixture
+def unbound(failing) -> Guest:
+    """The driver is there, and has no device; /run/device has its name.
+
+    ACPI's interpreter is left out: it does not survive failures itself.
+    """
+    failing.load_modules()
+    failing.run(f"cd {DRIVER}; ls -d *:* > /run/device; cat /run/device > unbind")
+    only(failing, "require", "platform_probe")
+    only(failing, "reject", "acpi_evaluate_object")
+    return failing
+
+
+def binds(guest: Guest) -> None:
+    guest.run(f"cat /run/device > {DRIVER}/bind")
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.generation() == 1
+
+
+BIND = "bind $(cat /run/device)"
+
+
+def test_failing_allocation_at_probe_leaves_nothing_behind(unbound):
+    fail_each(unbound, BIND, 10, "no cacheable mapping", "ENXIO")
+    binds(unbound)
+
+
+def test_failing_allocation_for_a_thread_at_probe_leaves_nothing_behind(unbound):
+    only(unbound, "require", "kthreadd")
+    fail_each(unbound, f"-p {KTHREADD} {BIND}", 4)
+    binds(unbound)
+
+
+def test_failing_allocation_when_the_counter_is_loaded_leaves_nothing_behind(failing):
+    """But for the names of caches: where those can't be shown, the kernel leaks them."""
+    only(failing, "require", "do_one_initcall")
+    only(failing, "reject", "sysfs_slab_add")
+    failing.expect("Call Trace")    # the kernel shows who could not have a cache
+    fail_each(failing, "load /modules/sysgenid.ko", 10)
+    failing.load_modules()
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
+def test_failing_allocation_when_the_driver_is_loaded_leaves_nothing_behind(failing, taken):
+    """Where another driver has the device, ours makes one of its own."""
+    failing.run("insmod /modules/sysgenid.ko")
+    if taken:
+        failing.run("insmod /modules/take_device.ko")
+    only(failing, "require", "do_one_initcall")
+    only(failing, "reject", "acpi_evaluate_object")
+    fail_each(failing, f"load /modules/{BACKEND}.ko", 50, "failed to create module links", "EINVAL")
+    failing.load_backend()
+    assert failing.run(f"cat {SYSFS}/source") == "vmgenid\n"
+    failing.unload_modules()

@@ -2,9 +2,11 @@
 /*
  * Makes one kernel call again and again, and each time another of the memory
  * allocations fail that the kernel makes for it, until it makes no more. The
- * call has to work or to end with ENOMEM, and to work the next time.
+ * call has to work the next time. Each error that it ended with is written to
+ * the kernel's log, below the kernel's own reason.
  *
  * usage: fail_allocations CALL [ARGUMENT], CALL being one of those below
+ *        fail_allocations -p PID CALL [ARGUMENT], where another task allocates
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -19,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <linux/sysgenid.h>
@@ -26,7 +29,7 @@
 #define DEVICE "/dev/sysgenid"
 
 static int device;	/* an open descriptor of it */
-static int nth;		/* this thread's fail-nth */
+static int nth;		/* the fail-nth of the task that allocates */
 static int armed;	/* what was last written there */
 static bool has_failed;
 static const char *argument;
@@ -62,9 +65,11 @@ static int do_open(void)
 	return fd < 0 ? -1 : close(fd);
 }
 
+/* Far from all other mappings, so that the fault needs page tables of its own. */
 static int do_map(void)
 {
-	volatile uint32_t *page = mmap(NULL, getpagesize(), PROT_READ, MAP_SHARED, device, 0);
+	volatile uint32_t *page = mmap((void *)(1UL << 44), getpagesize(), PROT_READ,
+				       MAP_SHARED | MAP_FIXED_NOREPLACE, device, 0);
 
 	if (page == MAP_FAILED)
 		return -1;
@@ -129,22 +134,81 @@ static int do_show(void)
 	return ret;
 }
 
+/* Binds the driver to that device, and unbinds it. */
+static int do_bind(void)
+{
+	static const char driver[] = "/sys/bus/platform/drivers/vm_generation_id";
+	static int bind = -1, unbind = -1;
+	ssize_t length = strlen(argument);
+	char path[80];
+
+	if (bind < 0) {
+		snprintf(path, sizeof(path), "%s/bind", driver);
+		bind = open(path, O_WRONLY);
+		snprintf(path, sizeof(path), "%s/unbind", driver);
+		unbind = open(path, O_WRONLY);
+	}
+	if (write(bind, argument, length) != length)
+		return -1;
+	stop_failing();
+	if (write(unbind, argument, length) != length)
+		err(1, "unbind");
+	return 0;
+}
+
+/* Loads the module in that file, and unloads it. */
+static int do_load(void)
+{
+	int fd = open(argument, O_RDONLY | O_CLOEXEC), ret, error;
+	char *name = strdup(basename(argument));
+
+	if (fd < 0)
+		err(1, "%s", argument);
+	ret = syscall(SYS_finit_module, fd, "", 0);
+	error = errno;
+	stop_failing();
+	close(fd);
+	*strchrnul(name, '.') = '\0';
+	if (!ret && syscall(SYS_delete_module, name, 0))
+		err(1, "unloading %s", name);
+	free(name);
+	errno = error;
+	return ret;
+}
+
 static const struct {
 	const char *name;
 	int (*call)(void);
+	bool opens;	/* needs a descriptor */
 } calls[] = {
-	{ "open", do_open },
-	{ "map", do_map },
-	{ "read", do_read },
-	{ "poll", do_poll },
-	{ "epoll", do_epoll },
-	{ "ioctl", do_ioctl },
-	{ "show", do_show },
+	{ "open", do_open, true },
+	{ "map", do_map, true },
+	{ "read", do_read, true },
+	{ "poll", do_poll, true },
+	{ "epoll", do_epoll, true },
+	{ "ioctl", do_ioctl, true },
+	{ "show", do_show, true },
+	{ "bind", do_bind, false },
+	{ "load", do_load, false },
 };
 
-static int fail_each(const char *name, int (*call)(void))
+/* Below what the kernel has said about it. */
+static void write_log(int error)
 {
-	int which, refused = 0, wrong = 0;
+	static int log = -1;
+	char line[64];
+	int length = snprintf(line, sizeof(line), "fail_allocations: %s\n",
+			      strerrorname_np(error));
+
+	if (log < 0)
+		log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	if (write(log, line, length) != length)
+		err(1, "/dev/kmsg");
+}
+
+static void fail_each(const char *name, int (*call)(void))
+{
+	int which, refused = 0;
 
 	if (call())
 		err(1, "%s without a failure", name);
@@ -155,35 +219,44 @@ static int fail_each(const char *name, int (*call)(void))
 		ret = call();
 		error = errno;
 		stop_failing();
-		if (ret && error != ENOMEM) {
-			printf("%s: without allocation %d: %s\n", name, which, strerror(error));
-			wrong++;
+		if (ret) {
+			write_log(error);
+			refused++;
+			if (call())
+				err(1, "%s: after allocation %d had failed", name, which);
 		}
-		if (ret && call())
-			err(1, "%s: after allocation %d had failed", name, which);
-		refused += !!ret;
 		if (!has_failed)
 			break;
 	}
-	printf("%s: %d allocations, without %d of which it can't be\n", name, which - 1, refused);
-	return wrong != 0;
+	printf("%d allocations, %d refusals\n", which - 1, refused);
 }
 
 int main(int argc, char **argv)
 {
+	const char *task = "thread-self";
+	char path[64];
+
+	if (argc > 2 && !strcmp(argv[1], "-p")) {
+		task = argv[2];
+		argv += 2;
+		argc -= 2;
+	}
 	if (argc < 2 || argc > 3)
-		errx(2, "usage: fail_allocations CALL [ARGUMENT]");
+		errx(2, "usage: fail_allocations [-p PID] CALL [ARGUMENT]");
 	argument = argv[2];
-	nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/%s/fail-nth", task);
+	nth = open(path, O_RDWR | O_CLOEXEC);
 	if (nth < 0)
-		err(1, "this kernel has no fault injection: /proc/thread-self/fail-nth");
+		err(1, "this kernel has no fault injection: %s", path);
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
 		if (strcmp(calls[i].name, argv[1]))
 			continue;
-		device = open(DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+		if (calls[i].opens)
+			device = open(DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 		if (device < 0)
 			err(1, DEVICE);
-		return fail_each(argv[1], calls[i].call);
+		fail_each(argv[1], calls[i].call);
+		return 0;
 	}
 	errx(2, "there is no call %s", argv[1]);
 }
