@@ -411,13 +411,20 @@ static int sysgenid_send_event(u32 generation, u32 merged)
 				  KOBJ_CHANGE, env);
 }
 
+/* What kobject_uevent_env() gives without it; ENOENT, if it was for the path. */
+static bool sysgenid_is_no_memory(int error)
+{
+	return error == -ENOMEM || error == -ENOENT;
+}
+
 /* An event stays in the queue until it is sent, so the last one always is. */
 static void sysgenid_send_events(struct work_struct *work)
 {
 	u32 generation, merged;
 
 	while (sysgenid_next_event(&generation, &merged)) {
-		if (sysgenid_send_event(generation, merged) == -ENOMEM) {
+		if (sysgenid_is_no_memory(sysgenid_send_event(generation,
+							      merged))) {
 			queue_delayed_work(sysgenid_wq, &sysgenid_uevent_work,
 					   SYSGENID_UEVENT_RETRY);
 			return;

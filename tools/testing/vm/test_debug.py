@@ -133,3 +133,29 @@ def test_failing_allocation_when_the_driver_is_loaded_leaves_nothing_behind(fail
     failing.load_backend()
     assert failing.run(f"cat {SYSFS}/source") == "vmgenid\n"
     failing.unload_modules()
+
+
+# Every so many-th allocation fails, until so many have.
+NO_MEMORY = """
+cd /sys/kernel/debug/failslab
+echo {every} > interval; echo {times} > times; echo 100 > probability"""
+BUMPS = 10
+
+
+def test_events_that_memory_was_short_for_are_sent_later_and_in_order(failing):
+    failing.run("insmod /modules/sysgenid.ko; insmod /modules/sysgenid_test.ko")
+    listener = failing.start("uevent sh -c 'env | grep SYSGENID_'")
+    failing.run("until grep -q ' 15 *[0-9]* *00000001 ' /proc/net/netlink; do :; done")
+    only(failing, "require", "kobject_uevent_env")
+    only(failing, "reject", "netlink_broadcast_filtered")   # that would be the listener's loss
+    sent = 0
+    # All of them; and then, as an event takes four, each of those in turn.
+    for every, times in ((1, 5), (5, 3), (6, 3), (7, 3), (8, 3)):
+        failing.run(NO_MEMORY.format(every=every, times=times))
+        failing.run("cd /sys/kernel/debug/sysgenid_test; "
+                    f"for i in $(seq {BUMPS}); do echo 1 > bump; done")
+        failing.run("until [ $(cat /sys/kernel/debug/failslab/times) = 0 ]; do :; done")
+        sent += BUMPS
+        listener.wait_for(f"^SYSGENID_GENERATION={sent}$")
+    assert listener.output.split() == [f"SYSGENID_GENERATION={number}"
+                                       for number in range(1, sent + 1)]
