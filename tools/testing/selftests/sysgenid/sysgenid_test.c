@@ -9,6 +9,8 @@
  *   checks     how often it was then told to check
  *   bump       written: sysgenid_bump_generation() is called from a hard
  *              interrupt, as from a backend with an interrupt of its own
+ *   counter    written, by who has the counter mapped, where that is: the counter
+ *              becomes the last but one that there can be
  *   second     read: what registering a second backend returns
  *   told       how often the notifier was called …
  *   last_told  … and with what generation the last time
@@ -19,6 +21,8 @@
 #include <linux/atomic.h>
 #include <linux/debugfs.h>
 #include <linux/irq_work.h>
+#include <linux/limits.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
@@ -125,6 +129,18 @@ static int bump_set(void *data, u64 value)
 }
 DEFINE_DEBUGFS_ATTRIBUTE(bump_fops, NULL, bump_set, "%llu\n");
 
+static int counter_set(void *data, u64 address)
+{
+	struct page *page;
+
+	if (get_user_pages_fast(address, 1, 0, &page) != 1)
+		return -EFAULT;
+	WRITE_ONCE(*(u32 *)page_address(page), U32_MAX - 1);
+	put_page(page);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(counter_fops, NULL, counter_set, "%llu\n");
+
 static int second_get(void *data, u64 *value)
 {
 	*value = sysgenid_register_backend(&second_backend);
@@ -139,6 +155,7 @@ static void make_files(void)
 	debugfs_create_atomic_t("looks", 0400, folder, &looks);
 	debugfs_create_atomic_t("checks", 0400, folder, &checks);
 	debugfs_create_file("bump", 0200, folder, NULL, &bump_fops);
+	debugfs_create_file("counter", 0200, folder, NULL, &counter_fops);
 	debugfs_create_file("second", 0400, folder, NULL, &second_fops);
 	debugfs_create_atomic_t("told", 0400, folder, &told);
 	debugfs_create_u32("last_told", 0400, folder, &last_told);
