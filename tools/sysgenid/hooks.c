@@ -307,6 +307,8 @@ static int list_hooks(const char *folder, uint64_t generation,
 static int try_hook(const struct hook_options *options, const char *name,
 		    const char *state_path, struct state *state)
 {
+	if (wait_readable(options->signal_fd, 0))
+		return -1;
 	if (state->attempts >= MAX_ATTEMPTS) {
 		report(LOG_ERR, "hook-failed", state->generation, name,
 		       "hook %s is not run again, as it was cut short %u times",

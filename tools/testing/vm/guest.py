@@ -57,6 +57,7 @@ class Options:
     firmware: Path | None = None
     devices: tuple[str, ...] = ()
     disk: Path | None = None    # on NVMe, written to
+    network: bool = False       # QEMU's own, with DHCP; its packets go to a file
     icount: bool = False        # a nanosecond is an instruction: clones run alike
     seconds: float = 300        # the longest that it may live
 
@@ -80,6 +81,10 @@ def accelerator() -> str:
     return accel
 
 
+def packets_of(console: Path) -> Path:
+    return console.with_suffix(".pcap")
+
+
 def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
     """QEMU's, but for its two sockets."""
     kernel = options.kernel
@@ -96,6 +101,10 @@ def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
         argv += ["-device", f"vmgenid,guid={options.guid}"]
     if options.firmware:
         argv += ["-bios", str(options.firmware)]
+    if options.network:
+        argv += ["-netdev", "user,id=net,restrict=on",
+                 "-device", "virtio-net-pci,netdev=net,romfile=", "-object",
+                 f"filter-dump,id=packets,netdev=net,file={packets_of(console)}"]
     if options.icount:
         argv += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
     for device in options.devices:
@@ -258,6 +267,10 @@ class Guest:
 
     def log(self) -> str:
         return self.console.read_text(errors="replace")
+
+    def packets(self) -> bytes:
+        """All that has gone through its network since it was started or restored."""
+        return packets_of(self.console).read_bytes()
 
     def log_end(self, lines: int = 40) -> str:
         end = self.log().splitlines()[-lines:] if self.console.exists() else []

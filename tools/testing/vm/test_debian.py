@@ -14,7 +14,8 @@ from guest import Guest, new_guid
 NAMES = ("6.1-cloud", "6.12-cloud")
 pytestmark = [pytest.mark.kernels(*NAMES), pytest.mark.debian]
 
-HOOKS = ("10-random-seed", "20-ssh-host-keys", "30-machine-id")
+HOOKS_FOLDER = "/etc/sysgenid/hooks.d"
+HOOKS = ("10-random-seed", "20-ssh-host-keys", "30-machine-id", "40-dhcp-lease")
 AGENT = """[Unit]
 Description=What runs the host's commands
 DefaultDependencies=no
@@ -35,6 +36,15 @@ Description=A unit that somebody wants to be run after a clone
 Type=oneshot
 ExecStart=/bin/sh -c 'echo ran >> /run/wanted'
 """
+NETWORKD = """[Match]
+Name=eth0
+[Network]
+DHCP=ipv4
+"""
+IFUPDOWN = """auto lo eth0
+iface lo inet loopback
+iface eth0 inet dhcp
+"""
 MULTI_USER = "etc/systemd/system/multi-user.target.wants"
 FILES = {
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
@@ -47,10 +57,32 @@ FILES = {
     "etc/systemd/system/sysgenid-changed.target.wants/wanted.service": "-> ../wanted.service",
     "etc/systemd/system/serial-getty@ttyS0.service": "-> /dev/null",
     "etc/systemd/system/getty.target": "-> /dev/null",
-    **{f"etc/sysgenid/hooks.d/{name}": f"-> /usr/share/sysgenid/hooks/{name}" for name in HOOKS},
-    "etc/sysgenid/hooks.d/90-note": "#!/bin/sh\necho $SYSGENID_GENERATION >> /run/noted\n",
+    **{f"{HOOKS_FOLDER}/{name}": f"-> /usr/share/sysgenid/hooks/{name}" for name in HOOKS},
+    f"{HOOKS_FOLDER}/90-note": "#!/bin/sh\necho $SYSGENID_GENERATION >> /run/noted\n",
+}
+# What manages the network, and how to wait for a lease.
+MANAGERS = {
+    "6.1-cloud": ({"etc/network/interfaces": IFUPDOWN},
+                  "until systemctl -q is-active networking; do sleep 0.2; done"),
+    "6.12-cloud": ({"etc/systemd/network/eth0.network": NETWORKD,
+                    f"{MULTI_USER}/systemd-networkd.service":
+                    "-> /lib/systemd/system/systemd-networkd.service"},
+                   "/lib/systemd/systemd-networkd-wait-online -4 --timeout=120"),
 }
 PUBLIC_KEYS = "cat /etc/ssh/ssh_host_*_key.pub"
+RANDOM_SEED = "sha256sum < /var/lib/systemd/random-seed"
+DHCP_COOKIE = b"\x63\x82\x53\x63"     # before a message's options
+DHCP_TYPE, DHCP_CLIENT = 53, 61         # options
+ACK, RELEASE = b"\5", b"\7"
+# Hooks that go on for ever, and that have themselves cut short.
+SLOW = """#!/bin/sh
+echo began >> /run/slow
+until test -e /run/go; do sleep 0.2; done
+"""
+RESTARTS = """#!/bin/sh
+echo again >> /run/restarts
+systemctl restart sysgenidd
+"""
 FINGERPRINTS = "for key in /etc/ssh/ssh_host_*_key; do ssh-keygen -y -f $key; done"
 
 
@@ -62,9 +94,11 @@ def kernel(request):
 
 @pytest.fixture(scope="session")
 def image(kernel):
+    network, _ = MANAGERS[kernel.name]
     upgrades = {f"next/{deb.name}": deb for deb in debian.make_next_packages()
                 if deb.name.startswith(("sysgenid_", "libsysgenid1_"))}
-    return debian.make_image(kernel, [kernels.get(name) for name in NAMES], FILES | upgrades)
+    return debian.make_image(kernel, [kernels.get(name) for name in NAMES],
+                             FILES | network | upgrades)
 
 
 def journal(guest: Guest, *fields: str) -> str:
@@ -76,11 +110,37 @@ def wait_settled(guest: Guest, generation: int) -> None:
               f" grep -q 'generation {generation} settled'; do sleep 0.2; done", 120)
 
 
+def wait_lease(guest: Guest) -> None:
+    guest.run(MANAGERS[guest.options.kernel.name][1], 120)
+
+
+def dhcp_messages(guest: Guest) -> list[dict[int, bytes]]:
+    """The options of each DHCP message since the guest was started or restored."""
+    messages = []
+    for options in guest.packets().split(DHCP_COOKIE)[1:]:
+        messages.append({})
+        while options and options[0] != 255:
+            length = options[1]
+            messages[-1][options[0]], options = options[2:2 + length], options[2 + length:]
+    return messages
+
+
+def identity(guest: Guest) -> list[str | bytes]:
+    """What no other guest may have; after a DHCP exchange."""
+    clients = {message[DHCP_CLIENT] for message in dhcp_messages(guest)
+               if DHCP_CLIENT in message}
+    return [*guest.run(PUBLIC_KEYS).split()[1::3], *clients,
+            guest.run("cat /etc/machine-id"), guest.run(RANDOM_SEED)]
+
+
 def start_services(guest: Guest) -> None:
     """Waits for what udev has started, and starts a service to be waited for."""
     guest.run("until systemctl -q is-active sysgenidd; do sleep 0.2; done", 120)
     guest.run("systemctl start tracked; mkdir -p /run/sshd;"
               "until grep -q 1 /sys/class/misc/sysgenid/watchers; do sleep 0.2; done", 60)
+    wait_lease(guest)
+    # From here on as on a system that has no D-Bus daemon.
+    guest.run("mv /run/dbus/system_bus_socket /run/dbus/away")
 
 
 def check_before(guest: Guest, kernel) -> None:
@@ -98,39 +158,62 @@ def check_before(guest: Guest, kernel) -> None:
     assert guest.run("sysgenid get") == "0\n"
 
 
-def check_clone(clone: Guest, old_keys: str) -> tuple[str, str]:
-    """What a clone's user sees; returns what no other clone may have."""
+def check_clone(clone: Guest) -> None:
+    """What a clone's user sees."""
     wait_settled(clone, 1)
     assert clone.run("cat /run/noted") == "1\n"
     assert clone.run("cat /run/wanted") == "ran\n"
     said = journal(clone)
     for hook in (*HOOKS, "90-note"):
         assert f"hook {hook} is done" in said, said
-    assert "generation 1 settled (hooks: 4 done, 0 failed)" in journal(
+    assert "generation 1 settled (hooks: 5 done, 0 failed)" in journal(
         clone, "SYSGENID_EVENT=settled", "SYSGENID_GENERATION=1")
     tracked = clone.run("journalctl -q -m -o short-monotonic -u tracked -u sysgenidd")
     assert tracked.index("adjusted to 1") < tracked.index("generation 1 settled")
     assert "0 outdated" in clone.run("sysgenid status")
-    keys = clone.run(PUBLIC_KEYS)
-    assert not set(keys.split()[1::3]) & set(old_keys.split()[1::3])
     assert [line.split()[:2] for line in clone.run(FINGERPRINTS, 60).splitlines()] == [
-        line.split()[:2] for line in keys.splitlines()], "keys don't match"
+        line.split()[:2] for line in clone.run(PUBLIC_KEYS).splitlines()], "keys don't match"
     clone.run("/usr/sbin/sshd -t")
-    return keys, clone.run("cat /etc/machine-id")
+    wait_lease(clone)
+    types = [message[DHCP_TYPE] for message in dhcp_messages(clone)]
+    assert ACK in types and RELEASE not in types, "it was another clone's lease, too"
 
 
 def test_two_clones_of_a_debian(kernel, image, boot):
-    guest = boot(image=image, fresh=True)
+    guest = boot(image=image, network=True, append="net.ifnames=0", fresh=True)
     start_services(guest)
     check_before(guest, kernel)
-    old_keys = guest.run(PUBLIC_KEYS)
+    identities = identity(guest)
     with guest.snapshot() as snap, snap.restore_all(new_guid(), new_guid()) as clones:
-        (keys_a, machine_a), (keys_b, machine_b) = [
-            check_clone(clone, old_keys) for clone in clones]
-        assert not set(keys_a.split()[1::3]) & set(keys_b.split()[1::3])
-        assert len({machine_a, machine_b, FILES["etc/machine-id"]}) == 3
+        for clone in clones:
+            check_clone(clone)
+            identities += identity(clone)
+        assert len(set(identities)) == len(identities)
+        if kernel.name == NAMES[0]:
+            # Nothing of this depends on the kernel.
+            check_interruptions(clones[1])
         check_restart_and_unload(clones[0])
         check_upgrade_and_purge(clones[0])
+
+
+def check_interruptions(clone: Guest) -> None:
+    """A hook that is cut short is run again, but no hook for ever."""
+    clone.run(f"cd {HOOKS_FOLDER} && rm {' '.join(HOOKS)}")
+    for name, script in (("80-slow", SLOW), ("85-restarts", RESTARTS)):
+        clone.run(f"cat > {HOOKS_FOLDER}/{name} <<'end'\n{script}end\n"
+                  f"chmod 755 {HOOKS_FOLDER}/{name}")
+    clone.run("systemctl log-level debug; sysgenid trigger;"
+              "until test -e /run/slow; do sleep 0.2; done", 120)
+    clone.run("systemctl restart sysgenidd; until grep -c began /run/slow | grep -q 2;"
+              "do sleep 0.2; done; touch /run/go", 60)
+    wait_settled(clone, 2)
+    assert clone.run("cat /run/slow /run/restarts") == "began\n" * 2 + "again\n" * 3
+    assert clone.run("cat /run/noted") == "1\n2\n"
+    said = journal(clone)
+    assert "hook 85-restarts is not run again, as it was cut short 3 times" in said
+    statuses = clone.run("journalctl -q -m -o cat _PID=1 | grep STATUS=")
+    assert statuses.count("generation 2: running hooks") == 5, statuses
+    assert statuses.count("generation 2 settled") == 1, "it has said so while hooks ran"
 
 
 def check_restart_and_unload(clone: Guest) -> None:
@@ -158,7 +241,7 @@ def check_upgrade_and_purge(clone: Guest) -> None:
     clone.run("dpkg --purge sysgenid", 120)
     assert clone.status("pidof sysgenidd") != 0
     assert clone.status("getent group sysgenid") != 0
-    assert clone.status("test -e /etc/sysgenid") != 0
+    assert clone.status("test -e /etc/sysgenid || test -e /var/lib/sysgenid") != 0
     assert clone.run("stat -c '%a %U %G' /dev/sysgenid") == "644 root root\n"
     assert "sysgenid" not in clone.run("systemctl --failed --no-legend")
 
