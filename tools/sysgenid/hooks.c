@@ -163,11 +163,8 @@ static bool watch_hook(struct hook *hook, int64_t end, int signal_fd)
 		polled[2].fd = hook->output;
 		if (poll(polled, 3, left) < 0 && errno != EINTR)
 			return false;
-		if (polled[0].revents) {
-			while (!hook->flooded && read_output(hook))
-				;
+		if (polled[0].revents)
 			return true;
-		}
 		if (polled[1].revents)
 			return false;
 		if (polled[2].revents)
@@ -205,12 +202,14 @@ static int end_hook(struct hook *hook, bool ended)
 		watch_hook(hook, now_ms() + PATIENCE, -1);
 		kill(-hook->pid, SIGKILL);
 	}
+	report_leftovers(hook, ended);
+	while (!hook->flooded && read_output(hook))
+		;
 	report_line(hook);
 	if (hook->flooded)
 		report(LOG_WARNING, "hook-flood", hook->generation, hook->name,
 		       "hook %s printed more than %d bytes or %d lines, the rest is dropped",
 		       hook->name, OUTPUT_LIMIT, LINE_LIMIT);
-	report_leftovers(hook, ended);
 	if (hook->output >= 0)
 		close(hook->output);
 	close(hook->pidfd);

@@ -202,18 +202,13 @@ def check_interruptions(clone: Guest) -> None:
     for name, script in (("80-slow", SLOW), ("85-restarts", RESTARTS)):
         clone.run(f"cat > {HOOKS_FOLDER}/{name} <<'end'\n{script}end\n"
                   f"chmod 755 {HOOKS_FOLDER}/{name}")
-    clone.run("systemctl log-level debug; sysgenid trigger;"
-              "until test -e /run/slow; do sleep 0.2; done", 120)
+    clone.run("sysgenid trigger; until test -e /run/slow; do sleep 0.2; done", 60)
     clone.run("systemctl restart sysgenidd; until grep -c began /run/slow | grep -q 2;"
               "do sleep 0.2; done; touch /run/go", 60)
     wait_settled(clone, 2)
     assert clone.run("cat /run/slow /run/restarts") == "began\n" * 2 + "again\n" * 3
     assert clone.run("cat /run/noted") == "1\n2\n"
-    said = journal(clone)
-    assert "hook 85-restarts is not run again, as it was cut short 3 times" in said
-    statuses = clone.run("journalctl -q -m -o cat _PID=1 | grep STATUS=")
-    assert statuses.count("generation 2: running hooks") == 5, statuses
-    assert statuses.count("generation 2 settled") == 1, "it has said so while hooks ran"
+    assert "hook 85-restarts is not run again, as it was cut short 3 times" in journal(clone)
 
 
 def check_restart_and_unload(clone: Guest) -> None:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """sysgenidd(8), the overseer, in guests: what hooks may do to it, and trouble."""
+import re
+
 import pytest
 import userspace
 from userspace import HOOKS, SHIPPED_HOOKS, STATE, STATE_FOLDER
@@ -10,10 +12,10 @@ pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
 class Overseer:
     """sysgenidd in a guest, started when it watches."""
 
-    def __init__(self, guest, options: str = ""):
+    def __init__(self, guest, options: str = "", environment: str = ""):
         self.guest = guest
         guest.run(f"mkdir -p {STATE_FOLDER}")
-        self.program = guest.start(f"exec sysgenidd {options}")
+        self.program = guest.start(f"exec env {environment} sysgenidd {options}")
         guest.run("until pidof sysgenidd && ls -l /proc/$(pidof sysgenidd)/fd |"
                   " grep -q signalfd; do sleep 0.02; done")
 
@@ -115,12 +117,13 @@ def test_what_hooks_leave_running_is_ended(guest):
     add_hook(guest, "10-ignores-term", "(trap '' TERM; exec sleep 1001) & sleep 1002")
     add_hook(guest, "20-daemon", "setsid sleep 1003 & sleep 1004")
     add_hook(guest, "30-leaves", "sleep 1005 & setsid setsid sleep 1006 & exit 0")
-    add_hook(guest, "40-leaves-nothing", "sleep 0.1 &")
+    add_hook(guest, "40-filter", "(sleep 0.1; echo the last words) &")
     overseer = Overseer(guest, "--hook-timeout=1")
     guest.run("sysgenid trigger")
     said = overseer.settled(1)
     assert "hook 30-leaves has left 2 processes running, which were killed" in said
     assert said.count("which were killed") == 1
+    assert "hook 40-filter: the last words" in said
     assert "(hooks: 2 done, 2 failed)" in said
     assert "sleep 100" not in guest.run("ps")
 
@@ -179,6 +182,20 @@ def test_killed_between_hooks_it_goes_on_with_the_one_it_was_at(guest):
     guest.run("touch /tmp/go")
     Overseer(guest).settled(1)
     assert guest.run("cat /tmp/ran") == "done\ncut\ncut\nlate\n"
+
+
+def test_the_status_says_settled_when_it_is(guest):
+    add_hook(guest, "10-hook", "echo ran >> /tmp/ran; until test -e /tmp/go; do sleep 0.02; done")
+    # As good as systemd for writing down what it is told.
+    guest.run("syslogd -O /tmp/status && until test -S /dev/log; do sleep 0.02; done")
+    overseer = Overseer(guest, environment="NOTIFY_SOCKET=/dev/log")
+    guest.run("sysgenid trigger; until test -e /tmp/ran; do sleep 0.02; done")
+    overseer.end("KILL")
+    Overseer(guest, environment="NOTIFY_SOCKET=/dev/log")
+    guest.run("touch /tmp/go; until grep -q '1 settled' /tmp/status; do sleep 0.02; done")
+    assert re.findall(r"STATUS=(.*)", guest.run("cat /tmp/status")) == [
+        "generation 0 settled", "generation 1: running hooks", "generation 1: running hooks",
+        "generation 1: waiting for watchers", "generation 1 settled (hooks: 1 done, 0 failed)"]
 
 
 def reboot(guest) -> None:
