@@ -96,12 +96,23 @@ def check_installed(chroot: Chroot, kernel: kernels.Kernel, version: str) -> Non
     assert chroot.run("sysgenid --help")
 
 
+def check_new_kernels(chroot: Chroot, kernel: kernels.Kernel, version: str) -> None:
+    """What apt has DKMS do for a kernel just installed succeeds, and does so."""
+    chroot.run(f"dkms uninstall sysgenid/{version} -k {kernel.release}")
+    assert modules(chroot) == []
+    for name in (OLD, WITHOUT_ACPI, kernel.release):
+        chroot.run(f"/etc/kernel/postinst.d/dkms {name}")
+    check_installed(chroot, kernel, version)
+
+
 def test_an_upgrade_keeps_what_was_changed_and_a_purge_leaves_nothing(chroot, kernel):
     before = chroot.run(LIST)
     debs = debian.make_packages()
     said = chroot.install(debs)
     assert said.count("Skipped.") == 2, said
-    check_installed(chroot, kernel, debs[0].name.split("_")[1])
+    version = debs[0].name.split("_")[1]
+    check_installed(chroot, kernel, version)
+    check_new_kernels(chroot, kernel, version)
 
     chroot.run(CHANGES)
     changed = chroot.run("cd /etc/sysgenid && find . | sort && cat hooks.d/README.txt")
