@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs overlay modules install install-modules install-user check check-debian check-debug check-kcsan coverage deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-user check check-debian check-debug check-kcsan fuzz coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -67,6 +67,9 @@ check-kcsan: $(PYTHON) ## run what is concurrent in a kernel that finds data rac
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-kcsan $(PYTEST_ARGS) \
 		test_selftests.py test_snapshot.py test_guarantees.py test_mistakes.py
+
+fuzz: $(PYTHON) ## fuzz the device until something is found; SEED=N CALLS=N: once, so
+	@$(PYTHON) $(VM)/fuzz.py
 
 lint: $(PYTHON) ## look at the sources only: gcc, clang, sparse, checkpatch, coccinelle, cppcheck
 	@$(PYTHON) $(VM)/packages.py

@@ -20,8 +20,8 @@ ENOUGH = 0.95
 # Prints the name of each file of counters, and its content.
 SHOW = """
 cd /sys/kernel/debug/gcov{folder} 2> /dev/null || exit 0
-for file in drivers/*/*.gcda; do
-    [ -e "$file" ] || exit 0
+for file in drivers/*/*.gcda include/*/*.gcda; do
+    [ -e "$file" ] || continue
     echo "$file $(base64 -w0 "$file")"
 done"""
 # Lines that no test runs, by what is in them.
@@ -31,10 +31,9 @@ NOT_RUN: dict[str, dict[str, str]] = {
 }
 
 
-def save(guest, folder: Path) -> None:
-    """Keeps what a guest has counted in the modules that were built there."""
+def fetch(guest, folder: Path, place: Path) -> None:
+    """Puts there what a guest has counted in the modules that were built in the folder."""
     counted = guest.run(SHOW.format(folder=folder)).split()
-    place = SAVED / str(uuid.uuid4())
     for name, content in zip(counted[::2], counted[1::2]):
         file = place / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -43,12 +42,30 @@ def save(guest, folder: Path) -> None:
         (place / notes).symlink_to(folder / notes)
 
 
-def lines_of(counters: Path) -> Counter:
-    """How often each line was run, by (file, number); 0 for those that were not."""
+def save(guest, folder: Path) -> None:
+    """Keeps it for the report."""
+    fetch(guest, folder, SAVED / str(uuid.uuid4()))
+
+
+def told_by(counters: Path) -> list[dict]:
+    """What gcov has to say of each source file."""
     said = subprocess.run(["gcov", "--json-format", "--stdout", counters], check=True,
                           cwd=counters.parent, capture_output=True, text=True)
+    return json.loads(said.stdout)["files"]
+
+
+def functions_of(place: Path) -> dict[str, Counter]:
+    """How often each function was called, by source file and its name."""
+    return {counters.stem: Counter({function["name"]: function["execution_count"]
+                                    for file in told_by(counters) if file["file"].endswith(".c")
+                                    for function in file["functions"]})
+            for counters in sorted(place.rglob("*.gcda"))}
+
+
+def lines_of(counters: Path) -> Counter:
+    """How often each line was run, by (file, number); 0 for those that were not."""
     lines: Counter = Counter()
-    for file in json.loads(said.stdout)["files"]:
+    for file in told_by(counters):
         name = re.search("drivers/.*", file["file"])
         for line in file["lines"] if name else ():
             lines[name[0], line["line_number"]] += line["count"]

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Fuzzes /dev/sysgenid in a guest that is restored again and again meanwhile.
+
+As a program: with one random seed after the other, until it is interrupted
+or finds something. SEED and CALLS in the environment repeat what was found.
+"""
+import os
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import build
+import gcov
+import host
+import kernels
+import own_kernels  # noqa: F401, makes the kernel known
+import packages
+import scan
+from channel import GuestGone
+from guest import Guest, Options, new_guid
+
+KERNEL = "6.12-debug"
+CALLS = 1_000_000
+# With a processor to be raced with. At the first report of the kernel it ends.
+OPTIONS = {"smp": 2, "append": "oops=panic panic_on_warn=1"}
+# A restore after each of so many calls, or ten in all.
+EVERY = 100_000
+REPORT = r"^\d+ calls, .*\n"
+SECONDS = 120
+# The functions that no call of the device gets to, and what does.
+UNREACHED = {
+    "loading the modules": (
+        "sysgenid_init", "vmgenid_init", "vmgenid_find_taken", "vmgenid_observe"),
+    "unloading them": ("sysgenid_exit", "vmgenid_exit"),
+    "binding to the device": (
+        "vmgenid_probe", "vmgenid_claim", "vmgenid_map", "vmgenid_get_addr", "vmgenid_parse_addr",
+        "vmgenid_check_addr", "vmgenid_is_memory", "vmgenid_get_backend",
+        "sysgenid_register_backend", "vmgenid_install_notify", "vmgenid_install_sci",
+        "vmgenid_thread_setup", "vmgenid_is_shared"),
+    "failing to": ("vmgenid_no_handler",),
+    "being unbound from it": (
+        "vmgenid_remove_sci", "vmgenid_stop_threads", "vmgenid_remove_notify",
+        "vmgenid_put_backend", "sysgenid_unregister_backend", "vmgenid_unclaim"),
+    "the end of suspend": ("vmgenid_resume",),
+    "the end of hibernation": ("vmgenid_restore",),
+    "another module": ("sysgenid_register_notifier", "sysgenid_unregister_notifier"),
+}
+
+
+def count_calls(guest: Guest) -> dict[str, Counter]:
+    """How often each function of the modules was called, in whatever context."""
+    with tempfile.TemporaryDirectory() as scratch:
+        gcov.fetch(guest, build.folder(guest.options.kernel), Path(scratch))
+        return gcov.functions_of(Path(scratch))
+
+
+def reached(before: dict[str, Counter], after: dict[str, Counter]) -> dict[str, dict[str, int]]:
+    """How often each function was called in between."""
+    return {source: {name: count - before[source][name] for name, count in calls.items()}
+            for source, calls in after.items()}
+
+
+def table(functions: dict[str, dict[str, int]]) -> str:
+    """The functions with how often they were called, and of the others, why."""
+    why = {name: reason for reason, names in UNREACHED.items() for name in names}
+    lines = []
+    for source, calls in sorted(functions.items()):
+        called = [f"{name:<32}{count:>9}" for name, count in calls.items() if count]
+        half = (len(called) + 1) // 2
+        lines.append(f"{source}.c: {len(called)} of {len(calls)} functions reached, this often:")
+        lines += [f"  {left}    {right}".rstrip()
+                  for left, right in zip(called[:half], [*called[half:], ""])]
+        lines += [f"  {name:<32}     none    takes {why.get(name, 'what nobody knows')}"
+                  for name, count in calls.items() if not count]
+    return "\n".join(lines)
+
+
+def check_reached(functions: dict[str, dict[str, int]]) -> None:
+    """What was not reached is in UNREACHED, and nothing else is."""
+    never = {name for calls in functions.values() for name, count in calls.items() if not count}
+    listed = {name for names in UNREACHED.values() for name in names}
+    assert never == listed, (f"not reached, and not known why: {sorted(never - listed)}; "
+                             f"reached or gone: {sorted(listed - never)}")
+
+
+def fuzz(guest: Guest, seed: int, calls: int,
+         tell: Callable = lambda line: None) -> dict[str, dict[str, int]]:
+    """Makes that many calls or some more; returns what of the modules they reached."""
+    guest.load_modules()
+    before = count_calls(guest)
+    every = min(max(calls // 10, 1), EVERY)
+    program = guest.start(f"fuzz_device {seed} {calls} {every}")
+    for number in range(1, calls // every):
+        program.wait_for(f"({REPORT}){{{number}}}", SECONDS)
+        tell(program.output.splitlines()[-1])
+        with guest.snapshot() as snap:
+            guest = snap.restore()
+        program = guest.program(program)
+    program.wait_for("^done$", SECONDS)
+    tell(program.output.splitlines()[-2])
+    functions = reached(before, count_calls(guest))
+    guest.unload_modules()
+    guest.close()
+    return functions
+
+
+def once(seed: int, calls: int) -> None:
+    logs = host.BUILD / "logs/fuzz"
+    shutil.rmtree(logs, ignore_errors=True)
+    kernel = kernels.get(KERNEL)
+    guest = Guest(Options(kernel, build.image(kernel), guid=new_guid(), **OPTIONS), logs)
+    try:
+        print(table(fuzz(guest, seed, calls,
+                         lambda line: print(f"seed {seed}: {line}", flush=True))))
+    except GuestGone as gone:
+        last = [*guest.family()][-1]
+        said = [*scan.troubles(last.log(), ["cut here"]), "nothing of it"][0]
+        raise AssertionError(f"{gone}\n{last.console} says: {said}") from None
+    finally:
+        for member in guest.family():
+            member.kill()
+    shutil.rmtree(logs)
+
+
+def number_from(name: str) -> int | None:
+    """A number that the environment may give."""
+    given = os.environ.get(name)
+    if given and not given.isdecimal():
+        raise host.Trouble(f"{name}={given} is no number")
+    return int(given) if given else None
+
+
+def main() -> None:
+    seed, calls = number_from("SEED"), number_from("CALLS") or CALLS
+    packages.install()
+    build.prepare([KERNEL], only="debug")
+    with host.locked("fuzz", host.BUILD / "locks"):
+        while True:
+            trying = random.getrandbits(32) if seed is None else seed
+            try:
+                once(trying, calls)
+            except AssertionError as found:
+                raise host.Trouble(f"{found}\nto try it again: "
+                                   f"make fuzz SEED={trying} CALLS={calls}") from None
+            if seed is not None:
+                return
+
+
+if __name__ == "__main__":
+    host.main(main)
