@@ -15,7 +15,7 @@ PROGRAMS = [pytest.param(program, id=f"{suite.name}/{program}")
 
 def failures(output: str) -> list[str]:
     """What is wrong with a program's TAP output, a line each."""
-    wrong = re.findall(r"^# .*:\d+:.*$|^not ok .*$", output, re.M)
+    wrong = re.findall(r"^# .*(?::\d+:|terminated).*$|^not ok .*$", output, re.M)
     plan = re.search(r"^1\.\.(\d+)$", output, re.M)
     if not plan:
         return wrong + ["it announced no tests"]

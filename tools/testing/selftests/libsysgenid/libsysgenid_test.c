@@ -31,6 +31,10 @@
 #include "../../../lib/sysgenid/vmclock.h"
 #include "../sysgenid/modules.h"
 
+/* In seconds; the usual 30 are little for a kernel that looks for mistakes. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	120
+
 #define NOBODY		65534
 #define FAKE		"/tmp/libsysgenid-test-page"
 #define VMCLOCK		"/dev/vmclock0"

@@ -32,6 +32,10 @@
 
 #include "kselftest_harness.h"
 
+/* In seconds; the usual 30 are little for a kernel that looks for mistakes. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	120
+
 #define DEVICE "/dev/sysgenid"
 #define SYSFS "/sys/class/misc/sysgenid/"
 

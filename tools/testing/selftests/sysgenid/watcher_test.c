@@ -643,7 +643,7 @@ FIXTURE_TEARDOWN(accounting)
 {
 }
 
-TEST_F_TIMEOUT(accounting, survives_everything_at_once, 120)
+TEST_F(accounting, survives_everything_at_once)
 {
 	struct crowd *crowd = &self->crowd;
 	int tracked = 0, behind = 0;
