@@ -322,7 +322,11 @@ static void do_open(const struct step *step)
 
 static void do_close(const struct step *step)
 {
-	close_slot(&me->slots[step->slot % OWN]);
+	struct slot *slot = &me->slots[step->slot % OWN];
+
+	if (slot->fd < 0)
+		return do_open(step);
+	close_slot(slot);
 }
 
 static void do_dup(const struct step *step)
@@ -815,8 +819,10 @@ static void do_other(const struct step *step)
 		       ENODEV, EINVAL, EBADF, EFBIG, ESPIPE);
 		break;
 	default:
-		if (slot->file && !fcntl(fd, F_SETFL, step->choice & 0xf0 ? O_NONBLOCK : 0))
-			slot->file->nonblock = step->choice & 0xf0;
+		if (!slot->file)
+			return do_poll(step);
+		slot->file->nonblock = step->choice & 0xf0;
+		EXPECT("F_SETFL", fcntl(fd, F_SETFL, slot->file->nonblock ? O_NONBLOCK : 0), 0);
 	}
 }
 
