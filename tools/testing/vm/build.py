@@ -21,8 +21,23 @@ def folder(kernel: Kernel) -> Path:
     return host.BUILD / kernel.name
 
 
+def forget_other_tree(kernel: Kernel) -> None:
+    """Removes what was built for an earlier kernel of that name.
+
+    The kernel's build takes objects of another tree for its own.
+    """
+    made_for = folder(kernel) / "built-for"
+    if made_for.exists() and made_for.read_text(encoding="utf-8") == str(kernel.build_tree):
+        return
+    shutil.rmtree(folder(kernel), ignore_errors=True)
+    folder(kernel).mkdir(parents=True)
+    made_for.write_text(str(kernel.build_tree), encoding="utf-8")
+
+
 def make_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
     """Builds the modules, and returns what the build printed."""
+    if not into:
+        forget_other_tree(kernel)
     return host.run(["make", "-C", host.ROOT, "-j2", "modules", f"KDIR={kernel.build_tree}",
                      f"BUILD_DIR={into or folder(kernel)}", *kernel.make_flags, *flags],
                     f"building the modules for {kernel.release}")
