@@ -48,6 +48,8 @@ UNREACHED = {
     "the end of hibernation": ("vmgenid_restore",),
     "another module": ("sysgenid_register_notifier", "sysgenid_unregister_notifier"),
 }
+# Those that a call gets to only if it notices a restore before the interrupt does.
+SOMETIMES = {"sysgenid_call_check", "vmgenid_backend_check"}
 
 
 def count_calls(guest: Guest) -> dict[str, Counter]:
@@ -66,6 +68,7 @@ def reached(before: dict[str, Counter], after: dict[str, Counter]) -> dict[str, 
 def table(functions: dict[str, dict[str, int]]) -> str:
     """The functions with how often they were called, and of the others, why."""
     why = {name: reason for reason, names in UNREACHED.items() for name in names}
+    why.update(dict.fromkeys(SOMETIMES, "being quicker than the interrupt"))
     lines = []
     for source, calls in sorted(functions.items()):
         called = [f"{name:<32}{count:>9}" for name, count in calls.items() if count]
@@ -79,9 +82,10 @@ def table(functions: dict[str, dict[str, int]]) -> str:
 
 
 def check_reached(functions: dict[str, dict[str, int]]) -> None:
-    """What was not reached is in UNREACHED, and nothing else is."""
+    """What was not reached is in UNREACHED, and nothing else is there."""
     never = {name for calls in functions.values() for name, count in calls.items() if not count}
     listed = {name for names in UNREACHED.values() for name in names}
+    never -= SOMETIMES
     assert never == listed, (f"not reached, and not known why: {sorted(never - listed)}; "
                              f"reached or gone: {sorted(listed - never)}")
 
