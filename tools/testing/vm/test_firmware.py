@@ -433,7 +433,7 @@ def test_device_of_another_hypervisor_tells_of_a_restore(boot, tmp_path):
         assert clone.generation() == 1
 
 
-@pytest.mark.kernels("6.1-cloud", "6.12-debug")
+@pytest.mark.kernels("6.1-cloud")
 def test_without_the_interrupt_system_calls_notice(boot, tmp_path):
     """On hardware-reduced ACPI; there are no threads either, which only it would wake."""
     fadt = acpi_tables.hardware_reduced(dump(boot(), "FACP"))
