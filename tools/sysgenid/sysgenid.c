@@ -288,7 +288,7 @@ static uint64_t wait_with_reader(struct sysgenid_watcher *watcher)
 	return generation;
 }
 
-static int do_watch(const struct options *options)
+static int __attribute__((noreturn)) do_watch(const struct options *options)
 {
 	struct sysgenid_watcher *watcher = new_watcher(0);
 

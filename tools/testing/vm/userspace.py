@@ -18,7 +18,7 @@ def make_image(kernel: Kernel) -> Path:
     image = build.folder(kernel) / "userspace.cpio"
     with host.locked("userspace", host.BUILD):
         host.run(["make", "-s", "-C", host.ROOT / "tools/sysgenid", f"OUTPUT={OUTPUT}",
-                  f"LIBSYSGENID={OUTPUT}/lib/libsysgenid.a", "CFLAGS=-O2 -Werror"],
+                  f"LIBSYSGENID={OUTPUT}/lib/libsysgenid.a", "CFLAGS=-O2 -Wall -Wextra -Werror"],
                  "building sysgenid(8) and sysgenidd(8)")
         contents = build.new_image(kernel)
         for name in ("sysgenid", "sysgenidd"):
