@@ -22,7 +22,8 @@ static void tell_system(const char *text)
 		.sun_family = AF_UNIX, .sun_path = "/dev/log"
 	};
 	char line[512];
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = source_keep_off_streams(socket(AF_UNIX,
+			SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 
 	if (fd < 0)
 		return;

@@ -45,13 +45,27 @@ const char *source_path(enum sysgenid_source kind)
 	return kind == SYSGENID_SOURCE_DEVICE ? device_path() : vmclock_path();
 }
 
+int source_keep_off_streams(int fd)
+{
+	int other, error;
+
+	if (fd < 0 || fd > STDERR_FILENO)
+		return fd;
+	other = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	error = errno;
+	close(fd);
+	errno = error;
+	return other;
+}
+
 /* Maps the page; what it maps stays, whatever becomes of the descriptor. */
 static void *map_page(enum sysgenid_source kind, struct source *source)
 {
 	void *page;
 
 	source->kind = kind;
-	source->fd = open(source_path(kind), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	source->fd = source_keep_off_streams(open(source_path(kind),
+					     O_RDONLY | O_CLOEXEC | O_NOCTTY));
 	if (source->fd < 0)
 		return NULL;
 	if (fstat(source->fd, &source->node))
@@ -161,8 +175,8 @@ bool source_is(const struct source *source, int fd)
 
 int source_open(const struct source *source, int flags)
 {
-	return open(source_path(source->kind),
-		    flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return source_keep_off_streams(open(source_path(source->kind),
+			flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
 }
 
 int sysgenid_open(void)

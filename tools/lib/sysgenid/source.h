@@ -28,6 +28,12 @@ const struct source *source_get(void);
 /* The same, but looks for one, if there is none yet. */
 const struct source *source_find(void);
 
+/*
+ * Another number for a descriptor just made, if it has that of a standard
+ * stream, as the program has closed that: what it prints is not for us.
+ */
+int source_keep_off_streams(int fd);
+
 /* Opens the source's device once more, for a watcher or a command. */
 int source_open(const struct source *source, int flags);
 

@@ -42,13 +42,19 @@ struct sysgenid_watcher {
 	pid_t owner;
 };
 
+static int open_loop(void)
+{
+	return source_keep_off_streams(epoll_create1(EPOLL_CLOEXEC));
+}
+
 static int open_timer(void)
 {
 	struct itimerspec every = {
 		.it_interval.tv_sec = LOOK_EVERY,
 		.it_value.tv_sec = LOOK_EVERY,
 	};
-	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	int fd = source_keep_off_streams(timerfd_create(CLOCK_MONOTONIC,
+						TFD_CLOEXEC | TFD_NONBLOCK));
 
 	if (fd >= 0 && timerfd_settime(fd, 0, &every, NULL)) {
 		close(fd);
@@ -116,8 +122,11 @@ static int replace(struct sysgenid_watcher *watcher, int loop, int fd,
 		close(fd);
 		return -1;
 	}
-	if (watcher->fd >= 0)
+	if (watcher->fd >= 0) {
+		/* Closing it is not enough if a forked child has it, too. */
+		epoll_ctl(loop, EPOLL_CTL_DEL, watcher->fd, NULL);
 		close(watcher->fd);
+	}
 	watcher->fd = fd;
 	watcher->is_timer = is_timer;
 	return 0;
@@ -154,7 +163,7 @@ static int leave_parent(struct sysgenid_watcher *watcher)
 	fd = open_source(source_get(), watcher->flags, &is_timer);
 	if (fd < 0)
 		return -1;
-	loop = epoll_create1(EPOLL_CLOEXEC);
+	loop = open_loop();
 	if (loop < 0) {
 		close(fd);
 		return -1;
@@ -186,7 +195,7 @@ struct sysgenid_watcher *sysgenid_watcher_new(unsigned int flags)
 	watcher->fd = -1;
 	watcher->flags = flags;
 	watcher->owner = getpid();
-	watcher->loop = epoll_create1(EPOLL_CLOEXEC);
+	watcher->loop = open_loop();
 	if (watcher->loop < 0)
 		goto fail;
 
@@ -270,6 +279,7 @@ int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 {
 	struct pollfd pollfd = { .fd = watcher->loop, .events = POLLIN };
 	int64_t end = now_ms() + timeout, left = timeout;
+	bool over = false;
 	int ready;
 
 	if (leave_parent(watcher))
@@ -279,10 +289,14 @@ int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 		*generation = current(watcher);
 		if (*generation != watcher->acked)
 			return 1;
+		/* Woken in vain, and perhaps for ever. */
+		if (over)
+			return 0;
 		ready = poll(&pollfd, 1, timeout < 0 ? -1 : (int)left);
 		if (ready <= 0)
 			return ready;
-		left = end > now_ms() ? end - now_ms() : 0;
+		left = end - now_ms();
+		over = timeout >= 0 && left <= 0;
 	}
 }
 

@@ -17,6 +17,7 @@ LIB = host.ROOT / "tools/lib/sysgenid"
 TOOLS = host.ROOT / "tools/sysgenid"
 NEEDED = ("gcc-multilib", "g++", "pkg-config", "binutils", "bash-completion", "mandoc", "kmod", "libsystemd-dev")
 LIBDIR = "usr/lib/x86_64-linux-gnu"
+CFLAGS = "CFLAGS=-O2 -Wall -Wextra -Werror"
 STRICT = ("-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Werror")
 
 
@@ -27,9 +28,9 @@ def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("install")
     output, root = folder / "output", folder / "root"
     host.run(["make", "-s", "-C", LIB, "install", f"OUTPUT={output}/lib", f"DESTDIR={root}",
-              f"LIBDIR=/{LIBDIR}", "CFLAGS=-O2 -Werror"], "installing the library")
+              f"LIBDIR=/{LIBDIR}", CFLAGS], "installing the library")
     host.run(["make", "-s", "-C", TOOLS, "install", f"OUTPUT={output}", f"DESTDIR={root}",
-              "CFLAGS=-O2 -Werror"], "installing the programs")
+              CFLAGS], "installing the programs")
     return root
 
 
@@ -199,6 +200,29 @@ def test_loading_it_again_and_again_costs_one_descriptor(root, device, tmp_path)
     (tmp_path / "loader.c").write_text(LOADER)
     host.run(["gcc", "-o", tmp_path / "loader", tmp_path / "loader.c"], "building a loader")
     assert host.run([tmp_path / "loader"], "loading", env=environment(root, device)) == "1"
+
+
+CLOSED = """
+#include <fcntl.h>
+#include <sysgenid.h>
+int main(void)
+{
+	if (!sysgenid_watcher_new(0))
+		return 10;
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) != -1)
+			return 11 + fd;
+	return sysgenid_get_source() != SYSGENID_SOURCE_DEVICE;
+}
+"""
+
+
+def test_closed_standard_streams_stay_closed(root, device, tmp_path):
+    (tmp_path / "closed.c").write_text(CLOSED)
+    host.run(["gcc", "-o", tmp_path / "closed", tmp_path / "closed.c",
+              *pkg_config(root, "--cflags", "--libs")], "building a program")
+    assert subprocess.run(["sh", "-c", 'exec "$0" <&- >&- 2>&-', tmp_path / "closed"], check=False,
+                          env=environment(root, device)).returncode == 0
 
 
 def test_the_manual_pages_are_in_order_and_complete(root):

@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -660,6 +661,50 @@ TEST(a_childs_acknowledgement_is_not_its_parents)
 	EXPECT_EQ(1, sysgenid_watcher_wait(watcher, 0, &generation));
 	EXPECT_EQ(0, sysgenid_watcher_ack(watcher, generation));
 	EXPECT_EQ(0, sysgenid_watcher_wait(watcher, 0, &generation));
+	sysgenid_watcher_free(watcher);
+}
+
+TEST(the_unprivileged_sleep_though_a_child_has_what_woke_them)
+{
+	struct pollfd pollfd = { .events = POLLIN };
+	struct sysgenid_watcher *watcher;
+	uint64_t generation;
+	pid_t child;
+
+	ASSERT_EQ(0, seteuid(NOBODY));
+	watcher = sysgenid_watcher_new(0);
+	ASSERT_EQ(0, seteuid(0));
+	ASSERT_NE(NULL, watcher);
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	ASSERT_EQ(1, sysgenid_watcher_wait(watcher, 0, &generation));
+	child = fork();
+	if (!child) {
+		pause();
+		_exit(0);
+	}
+	EXPECT_EQ(0, sysgenid_watcher_ack(watcher, generation));
+	pollfd.fd = sysgenid_watcher_fd(watcher);
+	EXPECT_EQ(0, poll(&pollfd, 1, 0));
+	EXPECT_EQ(0, sysgenid_watcher_wait(watcher, 20, &generation));
+	kill(child, SIGKILL);
+	EXPECT_EQ(child, waitpid(child, NULL, 0));
+	sysgenid_watcher_free(watcher);
+}
+
+TEST(a_wait_ends_in_time_though_woken_again_and_again)
+{
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
+	struct epoll_event event = { .events = EPOLLOUT };
+	uint64_t generation;
+	int waker[2];
+
+	ASSERT_EQ(0, pipe(waker));
+	ASSERT_EQ(0, epoll_ctl(sysgenid_watcher_fd(watcher), EPOLL_CTL_ADD,
+			       waker[1], &event));
+	EXPECT_EQ(0, sysgenid_watcher_wait(watcher, 0, &generation));
+	EXPECT_EQ(0, sysgenid_watcher_wait(watcher, 20, &generation));
+	ASSERT_EQ(0, sysgenid_trigger(0));
+	EXPECT_EQ(1, sysgenid_watcher_wait(watcher, 20, &generation));
 	sysgenid_watcher_free(watcher);
 }
 
