@@ -4,24 +4,27 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import kernels
 import pytest
 from channel import Program
 from guest import Guest, new_guid
 
+# It takes a disk, whose interrupt firmware finds only in time where nothing slows it.
+pytestmark = pytest.mark.kernels(*kernels.STOCK)
 DISK = "/dev/nvme0n1"
 DISK_SIZE = 512 << 20
 OVMF = Path("/usr/share/ovmf/OVMF.fd")
 
 
 @pytest.fixture
-def hibernated(boot, kernel, logs):
+def hibernated(boot, logs):
     """Gives a function that hibernates a guest and one that resumes it."""
     disk = logs / "disk"
 
     def start(mode: str, **options) -> tuple[Guest, Program, Program]:
         with open(disk, "wb") as file:
             file.truncate(DISK_SIZE)
-        guest = boot(fresh=True, disk=disk, memory=max(256, kernel.memory),
+        guest = boot(fresh=True, disk=disk, memory=256,
                      append="hibernate=nocompress", **options)
         if guest.status(f"[ -b {DISK} ] && [ -w /sys/power/disk ]"):
             pytest.skip("this kernel can't hibernate to NVMe without modules of its own")

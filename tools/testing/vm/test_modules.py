@@ -30,6 +30,15 @@ def test_without_a_device_the_counter_works_alone(boot):
     guest.unload_modules()
 
 
+def test_counter_that_something_else_drives_is_left_to_it(guest):
+    guest.run("insmod /modules/sysgenid.ko; insmod /modules/sysgenid_test.ko")
+    guest.load_backend()
+    assert "something else drives the generation counter" in guest.log()
+    assert guest.run(SOURCE) == "sysgenid_test\n"
+    guest.unload_backend()
+    guest.run("rmmod sysgenid_test; rmmod sysgenid")
+
+
 @pytest.mark.kernels("6.12-debug")
 def test_modules_work_beside_the_kernels_own_driver(boot, kernel, logs):
     """Which the stock kernels have built in: here it is a module, loaded first."""
