@@ -31,7 +31,7 @@
 /* From SIGTERM to SIGKILL, and then to giving up, in milliseconds. */
 #define PATIENCE	5000
 /* For what a hook leaves running, such as a filter of its output. */
-#define GRACE		500
+#define GRACE		2000
 /* Or a hook that reboots the system, or stops the overseer, would do for ever. */
 #define MAX_ATTEMPTS	3
 
@@ -173,7 +173,7 @@ static bool watch_hook(struct hook *hook, int64_t end, int signal_fd)
 	return false;
 }
 
-static void report_leftovers(const struct hook *hook, bool ended)
+static void end_leftovers(const struct hook *hook, bool ended)
 {
 	struct leftovers left = end_children(ended ? GRACE : 0, PATIENCE);
 
@@ -181,6 +181,12 @@ static void report_leftovers(const struct hook *hook, bool ended)
 		report(LOG_WARNING, "hook-leftover", hook->generation, hook->name,
 		       "hook %s has left %u processes running, which were killed",
 		       hook->name, left.killed);
+	if (left.error)
+		report(LOG_ERR, "hook-leftover", hook->generation, hook->name,
+		       "what hook %s has left running is not known: %s: %s",
+		       hook->name, CHILDREN, strerror(left.error));
+	if (left.error && !ended && !wait_child(hook->pid, now_ms() + PATIENCE))
+		left.stuck = hook->pid;
 	if (left.stuck)
 		report(LOG_ERR, "hook-stuck", hook->generation, hook->name,
 		       "pid %d, which hook %s or one before it has started, can't be killed",
@@ -202,7 +208,7 @@ static int end_hook(struct hook *hook, bool ended)
 		watch_hook(hook, now_ms() + PATIENCE, -1);
 		kill(-hook->pid, SIGKILL);
 	}
-	report_leftovers(hook, ended);
+	end_leftovers(hook, ended);
 	while (!hook->flooded && read_output(hook))
 		;
 	report_line(hook);
@@ -288,9 +294,11 @@ static int list_hooks(const char *folder, uint64_t generation,
 {
 	char real[PATH_MAX];
 	const char *refused;
+	struct stat status;
 	int count = -1;
 
-	if (access(folder, F_OK) && errno == ENOENT)
+	/* A link that leads nowhere is something, and not what was meant. */
+	if (lstat(folder, &status) && errno == ENOENT)
 		return 0;
 	refused = why_untrusted(folder, S_IFDIR, real);
 	if (!refused)
@@ -308,6 +316,10 @@ static int try_hook(const struct hook_options *options, const char *name,
 {
 	if (wait_readable(options->signal_fd, 0))
 		return -1;
+	if (strcmp(name, state->tried)) {
+		strcpy(state->tried, name);
+		state->attempts = 0;
+	}
 	if (state->attempts >= MAX_ATTEMPTS) {
 		report(LOG_ERR, "hook-failed", state->generation, name,
 		       "hook %s is not run again, as it was cut short %u times",
@@ -315,7 +327,7 @@ static int try_hook(const struct hook_options *options, const char *name,
 		return 0;
 	}
 	state->attempts++;
-	save_state(state_path, state);
+	save_state(state_path, state, fdatasync);
 	return run_hook(options, name, state->generation);
 }
 
@@ -326,6 +338,7 @@ bool run_hooks(const struct hook_options *options, const char *state_path,
 	int count = list_hooks(options->folder, state->generation, &names);
 	int result = 0;
 
+	counts->bad += count < 0;
 	for (int i = 0; i < count; i++) {
 		const char *name = names[i]->d_name;
 
@@ -338,7 +351,7 @@ bool run_hooks(const struct hook_options *options, const char *state_path,
 		counts->bad += !result;
 		strcpy(state->hook, name);
 		state->attempts = 0;
-		save_state(state_path, state);
+		save_state(state_path, state, syncfs);
 	}
 	for (int i = 0; i < count; i++)
 		free(names[i]);

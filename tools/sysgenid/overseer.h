@@ -22,14 +22,16 @@ enum phase {
 /*
  * What is kept across restarts.
  * @generation: the one that @phase is of
- * @attempts: how often the hook after @hook was started without ending
+ * @attempts: how often @tried was started without ending
  * @hook: in PHASE_HOOKS, the last hook that was run to its end, or empty
+ * @tried: the hook that was started last, or empty
  */
 struct state {
 	uint64_t generation;
 	enum phase phase;
 	unsigned int attempts;
 	char hook[NAME_MAX + 1];
+	char tried[NAME_MAX + 1];
 };
 
 /* How hooks are run. */
@@ -58,12 +60,20 @@ int64_t now_ms(void);
 /* Is anything to be read, or over, within so many milliseconds (-1: ever)? */
 bool wait_readable(int fd, int timeout);
 
+/* Waits until @end for a child's end, which may have come already; reaps it. */
+bool wait_child(pid_t pid, int64_t end);
+
+/* Where those that end_children() ends are found. */
+#define CHILDREN	"/proc/thread-self/children"
+
 /*
  * What hooks have left behind.
+ * @error: why that can't be known, or 0
  * @killed: how many had to be killed
  * @stuck: one that did not end even so, or 0
  */
 struct leftovers {
+	int error;
 	unsigned int killed;
 	pid_t stuck;
 };
@@ -93,7 +103,13 @@ const char *why_untrusted(const char *path, mode_t kind, char *real);
  */
 void load_state(const char *path, const struct state *fresh,
 		struct state *state);
-void save_state(const char *path, const struct state *state);
+
+/*
+ * Writes it down, as far as to the disk.
+ * @sync: fdatasync; or syncfs, when it says that a hook is done: what that has
+ *	changed, mostly in the same file system, has to be on the disk as well
+ */
+void save_state(const char *path, const struct state *state, int (*sync)(int));
 
 /*
  * Runs the hooks that come after state->hook, in order, and keeps account in

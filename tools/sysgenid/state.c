@@ -15,10 +15,10 @@
 
 #include "overseer.h"
 
-#define STATE_SIZE	512
+#define STATE_SIZE	1024
 #define KEY_SIZE	96
 /* After the key. */
-#define STATE_FORMAT	"%*s %" SCNu64 " %d %u %255s"
+#define STATE_FORMAT	"%*s %" SCNu64 " %d %u %255s %255s"
 
 /* Stands for no hook, as an empty word can't be read back. */
 #define NO_HOOK		"-"
@@ -49,12 +49,14 @@ static bool read_state(const char *path, char *text, struct state *state)
 		close(fd);
 	if (length != STATE_SIZE ||
 	    sscanf(text, STATE_FORMAT, &state->generation, &phase,
-		   &state->attempts, state->hook) != 4 ||
+		   &state->attempts, state->hook, state->tried) != 5 ||
 	    phase < PHASE_HOOKS || phase > PHASE_SETTLED)
 		return false;
 	state->phase = phase;
 	if (!strcmp(state->hook, NO_HOOK))
 		state->hook[0] = '\0';
+	if (!strcmp(state->tried, NO_HOOK))
+		state->tried[0] = '\0';
 	return true;
 }
 
@@ -78,34 +80,46 @@ void load_state(const char *path, const struct state *fresh,
 	state->phase = PHASE_HOOKS;
 }
 
-/*
- * What hooks have changed has to be on the disk before it is said that they
- * are done; most of it is on the same file system.
- */
-static bool write_state(const char *path, const char *text)
+/* Returns a descriptor of the file, or -1. */
+static int write_state(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-	bool done;
+	ssize_t length;
+	int error;
 
 	if (fd < 0)
-		return false;
-	done = pwrite(fd, text, STATE_SIZE, 0) == STATE_SIZE && !syncfs(fd);
+		return -1;
+	length = pwrite(fd, text, STATE_SIZE, 0);
+	if (length == STATE_SIZE)
+		return fd;
+	error = length < 0 ? errno : ENOSPC;
 	close(fd);
-	return done;
+	errno = error;
+	return -1;
 }
 
-void save_state(const char *path, const struct state *state)
+void save_state(const char *path, const struct state *state, int (*sync)(int))
 {
 	char key[KEY_SIZE], text[STATE_SIZE + 1];
+	int fd;
 
 	make_key(key);
-	snprintf(text, sizeof(text), "%s%" PRIu64 " %d %u %s", key,
+	snprintf(text, sizeof(text), "%s%" PRIu64 " %d %u %s %s", key,
 		 state->generation, state->phase, state->attempts,
-		 state->hook[0] ? state->hook : NO_HOOK);
+		 state->hook[0] ? state->hook : NO_HOOK,
+		 state->tried[0] ? state->tried : NO_HOOK);
 	memset(text + strlen(text), '\n', STATE_SIZE - strlen(text));
-	if (!write_state(path, text))
+	fd = write_state(path, text);
+	if (fd < 0)
 		report(LOG_ERR, "state-lost", state->generation, NULL,
 		       "%s can't be written (%s): a restart would run the hooks of "
 		       "generation %" PRIu64 " again", path, strerror(errno),
 		       state->generation);
+	else if (sync(fd))
+		report(LOG_ERR, "state-lost", state->generation, NULL,
+		       "%s is written, but perhaps not to the disk (%s): a crash of the "
+		       "system may lose what was done for generation %" PRIu64, path,
+		       strerror(errno), state->generation);
+	if (fd >= 0)
+		close(fd);
 }

@@ -140,7 +140,7 @@ static bool wait_for_watchers(uint64_t generation)
 static void settle(struct state *state, const struct hook_counts *counts)
 {
 	state->phase = PHASE_SETTLED;
-	save_state(state_path, state);
+	save_state(state_path, state, fdatasync);
 	report(counts->bad ? LOG_WARNING : LOG_NOTICE, "settled",
 	       state->generation, NULL,
 	       "generation %" PRIu64 " settled (hooks: %u done, %u failed)",
@@ -164,7 +164,7 @@ static void oversee(struct state *state)
 			return;
 		start_target(state->generation);
 		state->phase = PHASE_WATCHERS;
-		save_state(state_path, state);
+		save_state(state_path, state, fdatasync);
 	}
 	if (wait_for_watchers(state->generation))
 		settle(state, &counts);
@@ -198,7 +198,7 @@ static void oversee_all(struct state *state)
 				       NULL, "generation %" PRIu64 " did not settle before "
 				       "generation %" PRIu64, state->generation, generation);
 			*state = (struct state){ .generation = generation };
-			save_state(state_path, state);
+			save_state(state_path, state, fdatasync);
 		}
 		if (state->phase != PHASE_SETTLED)
 			oversee(state);
@@ -298,7 +298,7 @@ int main(int argc, char **argv)
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	fresh = fresh_state();
 	load_state(state_path, &fresh, &state);
-	save_state(state_path, &state);
+	save_state(state_path, &state, fdatasync);
 	sd_notify(0, "READY=1");
 	if (state.phase == PHASE_SETTLED)
 		tell_status("generation %" PRIu64 " settled", state.generation);

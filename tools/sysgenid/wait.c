@@ -4,6 +4,7 @@
  * that hooks have left behind.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,8 +30,7 @@ bool wait_readable(int fd, int timeout)
 	return poll(&pollfd, 1, timeout) == 1;
 }
 
-/* Waits for a child's end, which may have come already, and reaps it. */
-static bool wait_child(pid_t pid, int64_t end)
+bool wait_child(pid_t pid, int64_t end)
 {
 	int64_t left = end - now_ms();
 	int fd = pidfd_open(pid, 0);
@@ -53,8 +53,12 @@ struct leftovers end_children(int grace, int patience)
 	/* Each that ends may leave children of its own to us. */
 	do {
 		some_ended = false;
-		children = fopen("/proc/thread-self/children", "re");
-		while (children && fscanf(children, "%d", &pid) == 1) {
+		children = fopen(CHILDREN, "re");
+		if (!children) {
+			left.error = errno;
+			break;
+		}
+		while (fscanf(children, "%d", &pid) == 1) {
 			if (wait_child(pid, end_of_grace)) {
 				some_ended = true;
 				continue;
@@ -67,8 +71,7 @@ struct leftovers end_children(int grace, int patience)
 				left.stuck = pid;
 			}
 		}
-		if (children)
-			fclose(children);
+		fclose(children);
 	} while (some_ended);
 	return left;
 }

@@ -116,16 +116,38 @@ def test_bad_hooks_are_reported_and_the_others_run(guest):
 def test_what_hooks_leave_running_is_ended(guest):
     add_hook(guest, "10-ignores-term", "(trap '' TERM; exec sleep 1001) & sleep 1002")
     add_hook(guest, "20-daemon", "setsid sleep 1003 & sleep 1004")
-    add_hook(guest, "30-leaves", "sleep 1005 & setsid setsid sleep 1006 & exit 0")
-    add_hook(guest, "40-filter", "(sleep 0.1; echo the last words) &")
     overseer = Overseer(guest, "--hook-timeout=1")
     guest.run("sysgenid trigger")
     said = overseer.settled(1)
-    assert "hook 30-leaves has left 2 processes running, which were killed" in said
-    assert said.count("which were killed") == 1
-    assert "hook 40-filter: the last words" in said
-    assert "(hooks: 2 done, 2 failed)" in said
+    assert "which were killed" not in said, "it is no news of a hook that was ended"
+    assert "(hooks: 0 done, 2 failed)" in said
     assert "sleep 100" not in guest.run("ps")
+
+
+def test_what_ends_soon_after_its_hook_may_and_the_rest_is_killed(guest):
+    # Has something to say when the hook has ended.
+    add_hook(guest, "10-filter", "(read -r line < /tmp/hook; echo the last words) &"
+             "exec 3> /tmp/hook")
+    add_hook(guest, "20-leaves", "sleep 1005 & setsid setsid sleep 1006 & exit 0")
+    overseer = Overseer(guest)
+    guest.run("mkfifo /tmp/hook; sysgenid trigger")
+    said = overseer.settled(1)
+    assert "hook 10-filter: the last words" in said
+    assert "hook 20-leaves has left 2 processes running, which were killed" in said
+    assert said.count("which were killed") == 1
+    assert "(hooks: 2 done, 0 failed)" in said
+    assert "sleep 100" not in guest.run("ps")
+
+
+def test_a_hook_is_ended_though_its_children_can_not_be_found(guest):
+    add_hook(guest, "10-long", "exec sleep 1000")
+    overseer = Overseer(guest, "--hook-timeout=1")
+    guest.run("mkdir /tmp/none; pid=$(pidof sysgenidd);"
+              "mount --bind /tmp/none /proc/$pid/task/$pid; sysgenid trigger")
+    said = overseer.settled(1)
+    assert ("what hook 10-long has left running is not known: /proc/thread-self/children: "
+            "No such file or directory") in said
+    assert "[sleep]" not in guest.run("ps"), "it is left unburied"
 
 
 def test_a_hook_that_can_not_be_killed_does_not_stop_the_others(guest):
@@ -154,8 +176,21 @@ def test_a_folder_that_others_can_write_to_is_refused(guest, mode, fault):
     guest.run(f"chmod {mode} {folder}")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    assert f"no hook of {HOOKS} is run: {fault} can write to {folder}\n" in overseer.settled(1)
+    said = overseer.settled(1)
+    assert f"no hook of {HOOKS} is run: {fault} can write to {folder}\n" in said
+    assert "(hooks: 0 done, 1 failed)" in said
     guest.run("! test -e /tmp/wrong")
+
+
+def test_a_folder_that_is_a_dangling_link_is_reported_and_a_missing_one_is_not(guest):
+    guest.run(f"rmdir {HOOKS}")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    assert "generation 1 settled (hooks: 0 done, 0 failed)" in overseer.settled(1)
+    guest.run(f"ln -s /nowhere {HOOKS}; sysgenid trigger")
+    said = overseer.settled(2)
+    assert f"no hook of {HOOKS} is run: No such file or directory\n" in said
+    assert "generation 2 settled (hooks: 0 done, 1 failed)" in said
 
 
 def test_a_restart_neither_repeats_nor_loses_a_generation(guest):
@@ -250,6 +285,19 @@ def test_a_hook_that_ends_the_overseer_each_time_is_given_up(guest):
     assert "hook 20-deadly is not run again, as it was cut short 3 times" in said
     assert "(hooks: 1 done, 1 failed)" in said
     assert guest.run("cat /tmp/ran") == "done\ndeadly\ndeadly\ndeadly\nlate\n"
+
+
+def test_a_deadly_hooks_attempts_are_not_those_of_the_next(guest):
+    add_hook(guest, "20-deadly", "kill -KILL $PPID")
+    add_hook(guest, "30-late", "echo late >> /tmp/ran")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    assert overseer.program.wait() == 137
+    for _ in range(2):
+        assert guest.start("sysgenidd").wait() == 137
+    guest.run(f"rm {HOOKS}/20-deadly")
+    assert "(hooks: 1 done, 0 failed)" in Overseer(guest).settled(1)
+    assert guest.run("cat /tmp/ran") == "late\n"
 
 
 def test_asked_to_end_it_ends_its_hook_too(guest):
@@ -357,7 +405,7 @@ def test_a_disk_that_fills_up_later_is_no_obstacle(guest):
 def test_a_damaged_state_is_as_none(guest):
     add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran")
     guest.run(f"sysgenid trigger; mkdir -p {STATE_FOLDER};"
-              f"head -c 512 /dev/urandom > {STATE}")
+              f"head -c 1024 /dev/urandom > {STATE}")
     Overseer(guest).settled(1)
     assert guest.run("cat /tmp/ran") == "1\n"
 
