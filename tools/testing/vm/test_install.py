@@ -285,26 +285,41 @@ TREES = {
     "built in": ([OURS], "kernel/vmgenid.ko\n"),
 }
 STAND_IN = ('static const char info[] __attribute__((section(".modinfo"), used)) ='
-            ' "license=GPL\\0name=%s%s";')
+            ' "license=GPL\\0name=%s\\0alias=%s";')
 
 
-@pytest.mark.parametrize("driver", TREES)
-def test_modprobe_loads_ours_whatever_driver_the_kernel_has(driver, tmp_path):
-    files, built_in = TREES[driver]
-    modules = tmp_path / "lib/modules/6.99.0"
+def make_tree(folder: Path, files: list[str], built_in: str) -> None:
+    """A kernel's modules, as far as depmod goes."""
+    modules = folder / "lib/modules/6.99.0"
     modules.mkdir(parents=True)
     for name in files:
-        alias = "\\0alias=vmgenid" if name == OURS else ""
-        (tmp_path / "module.c").write_text(STAND_IN % (name.removesuffix(".ko"), alias))
-        host.run(["gcc", "-c", "-o", modules / name, tmp_path / "module.c"], "making a module")
+        alias = "vmgenid" if name == OURS else "acpi*:VMGENCTR:*"
+        (folder / "module.c").write_text(STAND_IN % (name.removesuffix(".ko"), alias))
+        host.run(["gcc", "-c", "-o", modules / name, folder / "module.c"], "making a module")
     (modules / "modules.builtin").write_text(built_in)
     (modules / "modules.builtin.modinfo").write_text(
         "vmgenid.license=GPL\0" if built_in else "")
     (modules / "modules.order").write_text("")
-    host.run(["/sbin/depmod", "-b", tmp_path, "6.99.0"], "running depmod")
-    said = host.run(["/sbin/modprobe", "-n", "-v", "-d", tmp_path, "-S", "6.99.0", "-C",
-                     TOOLS / "modprobe.conf", "vmgenid"], "asking modprobe")
-    assert [line.split("/")[-1].strip() for line in said.splitlines()] == [OURS]
+    host.run(["/sbin/depmod", "-b", folder, "6.99.0"], "running depmod")
+
+
+def loaded(folder: Path, name: str, config: Path = TOOLS / "modprobe.conf") -> list[str]:
+    """The modules that modprobe would load."""
+    said = host.run(["/sbin/modprobe", "-n", "-v", "-d", folder, "-S", "6.99.0", "-C", config,
+                     name], "asking modprobe")
+    return [line.split("/")[-1].strip() for line in said.splitlines()]
+
+
+@pytest.mark.parametrize("driver", TREES)
+def test_modprobe_loads_ours_whatever_driver_the_kernel_has(driver, tmp_path):
+    make_tree(tmp_path, *TREES[driver])
+    assert loaded(tmp_path, "vmgenid") == [OURS]
+
+
+def test_where_ours_is_not_built_the_kernels_can_be_loaded(tmp_path):
+    make_tree(tmp_path, [KERNELS], "")
+    assert loaded(tmp_path, "acpi:VMGENCTR:") == [KERNELS], "as udev asks for it"
+    assert loaded(tmp_path, "vmgenid", Path("/dev/null")) == [KERNELS]
 
 
 def test_json_of_the_installed_command_can_be_read(root, device):
