@@ -236,7 +236,8 @@ def check_upgrade_and_purge(clone: Guest) -> None:
     clone.run("dpkg --purge sysgenid", 120)
     assert clone.status("pidof sysgenidd") != 0
     assert clone.status("getent group sysgenid") != 0
-    assert clone.status("test -e /etc/sysgenid || test -e /var/lib/sysgenid") != 0
+    assert clone.run("find /etc/sysgenid ! -type d") == f"{HOOKS_FOLDER}/90-note\n"
+    assert clone.status("test -e /var/lib/sysgenid") != 0
     assert clone.run("stat -c '%a %U %G' /dev/sysgenid") == "644 root root\n"
     assert "sysgenid" not in clone.run("systemctl --failed --no-legend")
 

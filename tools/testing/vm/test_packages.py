@@ -105,7 +105,7 @@ def check_new_kernels(chroot: Chroot, kernel: kernels.Kernel, version: str) -> N
     check_installed(chroot, kernel, version)
 
 
-def test_an_upgrade_keeps_what_was_changed_and_a_purge_leaves_nothing(chroot, kernel):
+def test_an_upgrade_keeps_what_was_changed_and_a_purge_nothing_but_own_hooks(chroot, kernel):
     before = chroot.run(LIST)
     debs = debian.make_packages()
     said = chroot.install(debs)
@@ -125,6 +125,9 @@ def test_an_upgrade_keeps_what_was_changed_and_a_purge_leaves_nothing(chroot, ke
     assert chroot.run("cd /etc/sysgenid && find . | sort && cat hooks.d/README.txt") == changed
     assert modules(chroot) == [] and chroot.run("dkms status") == ""
 
+    chroot.run("cp /var/lib/dpkg/info/sysgenid.postrm /tmp/")
     chroot.run(f"dpkg --purge {NAMES}")
+    assert chroot.run("find /etc/sysgenid ! -type d") == "/etc/sysgenid/hooks.d/90-mine\n"
+    chroot.run("rm /etc/sysgenid/hooks.d/90-mine; sh /tmp/sysgenid.postrm purge")
     after = chroot.run(LIST)
     assert sorted(set(after.splitlines()) ^ set(before.splitlines())) == []
