@@ -207,13 +207,18 @@ def test_a_restart_neither_repeats_nor_loses_a_generation(guest):
     assert guest.run("cat /tmp/ran") == "1\n3\n"
 
 
-def test_killed_between_hooks_it_goes_on_with_the_one_it_was_at(guest):
+def in_the_second_hook(guest) -> Overseer:
+    """Generation 1; that hook does not end before there is /tmp/go."""
     add_hook(guest, "10-done", "echo done >> /tmp/ran")
     add_hook(guest, "20-cut", "echo cut >> /tmp/ran; test -e /tmp/go || sleep 1000")
-    add_hook(guest, "30-late", "echo late >> /tmp/ran")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger; until grep -q cut /tmp/ran; do sleep 0.02; done")
-    overseer.end("KILL")
+    return overseer
+
+
+def test_killed_between_hooks_it_goes_on_with_the_one_it_was_at(guest):
+    add_hook(guest, "30-late", "echo late >> /tmp/ran")
+    in_the_second_hook(guest).end("KILL")
     guest.run("touch /tmp/go")
     Overseer(guest).settled(1)
     assert guest.run("cat /tmp/ran") == "done\ncut\ncut\nlate\n"
@@ -242,12 +247,8 @@ def reboot(guest) -> None:
 
 
 def test_what_had_not_settled_before_a_reboot_goes_on_after_it(guest):
-    add_hook(guest, "10-done", "echo done >> /tmp/ran")
-    add_hook(guest, "20-cut", "echo cut >> /tmp/ran; test -e /tmp/go || sleep 1000")
     add_hook(guest, "30-late", "echo late $SYSGENID_GENERATION >> /tmp/ran")
-    overseer = Overseer(guest)
-    guest.run("sysgenid trigger; until grep -q cut /tmp/ran; do sleep 0.02; done")
-    overseer.end()
+    in_the_second_hook(guest).end()
     reboot(guest)
     guest.run("touch /tmp/go")
     overseer = Overseer(guest)
@@ -261,11 +262,7 @@ def test_what_had_not_settled_before_a_reboot_goes_on_after_it(guest):
 
 
 def test_a_clone_that_had_not_settled_is_cloned_after_a_reboot(guest):
-    add_hook(guest, "10-done", "echo done >> /tmp/ran")
-    add_hook(guest, "20-cut", "echo cut >> /tmp/ran; test -e /tmp/go || sleep 1000")
-    overseer = Overseer(guest)
-    guest.run("sysgenid trigger; until grep -q cut /tmp/ran; do sleep 0.02; done")
-    overseer.end("KILL")
+    in_the_second_hook(guest).end("KILL")
     reboot(guest)
     guest.run("touch /tmp/go; sysgenid trigger")
     Overseer(guest).settled(1)
