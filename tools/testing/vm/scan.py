@@ -29,12 +29,19 @@ HARMLESS = re.compile("|".join((
 # KCSAN finds races all over the kernel, from the first milliseconds on; those
 # that have none of these modules in either stack are not ours.
 RACE = re.compile(r"BUG: KCSAN: .*?={60}", re.S)
+# Whoever queues work that is running meets this one, between a flag of the work
+# that is set atomically and others that the workqueue's own code reads plainly.
+WORKQUEUES = re.compile(r"data-race in (process_one_work|move_linked_works) / queue_work_on")
 OURS = re.compile(r"\[(sysgenid|vm_generation_id|mistakes)\]")
+
+
+def is_ours(race: str) -> bool:
+    return bool(OURS.search(race)) and not WORKQUEUES.search(race)
 
 
 def troubles(log: str, expected: list[str]) -> list[str]:
     """The log's lines that tell of trouble, other than the expected ones."""
-    log = RACE.sub(lambda race: race[0] if OURS.search(race[0]) else "", log)
+    log = RACE.sub(lambda race: race[0] if is_ours(race[0]) else "", log)
     return [line for line in log.splitlines()
             if TROUBLE.search(line) and not HARMLESS.search(line)
             and not any(re.search(pattern, line) for pattern in expected)]
