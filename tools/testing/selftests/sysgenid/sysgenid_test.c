@@ -44,7 +44,8 @@ static struct dentry *folder;
 static bool test_changed(struct sysgenid_backend *backend)
 {
 	atomic_inc(&looks);
-	return READ_ONCE(hardware) != READ_ONCE(backend->id[0]);
+	/* Who finds it known sees the generation that it has made. */
+	return READ_ONCE(hardware) != smp_load_acquire(&backend->id[0]);
 }
 
 static void test_check(struct sysgenid_backend *backend)
@@ -56,8 +57,8 @@ static void test_check(struct sysgenid_backend *backend)
 	mutex_lock(&mutex);
 	now = READ_ONCE(hardware);
 	if (now != backend->id[0]) {
-		WRITE_ONCE(backend->id[0], now);
 		sysgenid_bump_generation();
+		smp_store_release(&backend->id[0], now);
 	}
 	mutex_unlock(&mutex);
 }
