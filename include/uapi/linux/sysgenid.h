@@ -9,6 +9,9 @@
  *
  *   mmap()   one read-only page at offset 0; the counter is its first 4 bytes,
  *            to be loaded with acquire semantics
+ *   mmap()   one read-only MAP_SHARED page at an offset of one page, for a
+ *            descriptor open for writing: the hardware's identifier, see
+ *            SYSGENID_GET_HARDWARE
  *   read()   blocks until there is a generation this descriptor has not
  *            acknowledged, then returns it, 4 bytes
  *   write()  4 bytes, the current generation: acknowledges it
@@ -60,6 +63,23 @@
  * returns, a clone or restore that happened before the call is in it.
  */
 #define SYSGENID_GET_GENERATION		_IOR(SYSGENID_IOCTL, 4, __u32)
+
+/**
+ * struct sysgenid_hardware - the hardware's identifier in the page behind the counter's
+ * @offset: offset of the identifier from the start of that page, in bytes
+ * @size: size of the identifier, in bytes
+ */
+struct sysgenid_hardware {
+	__u32 offset;
+	__u32 size;
+};
+
+/*
+ * Says where the hardware's identifier is in the page that mmap() maps at an
+ * offset of one page. The identifier is not aligned more strictly than @offset
+ * is. ENODEV: no backend has such a page, or the identifier crosses its end.
+ */
+#define SYSGENID_GET_HARDWARE		_IOR(SYSGENID_IOCTL, 5, struct sysgenid_hardware)
 
 /* The greatest generation that SYSGENID_TRIGGER_GEN_UPDATE can start. */
 #define SYSGENID_TRIGGER_MAX		0xefffffffU
