@@ -40,14 +40,17 @@
 /* Bumps whose uevent may be pending before the oldest are merged. */
 #define SYSGENID_EVENTS		64
 
+/* Waiters woken under one hold of the lock, which takes preemption off. */
+#define SYSGENID_WAKE_BATCH	16
+
 /* How long to wait for memory before a uevent is tried again, in jiffies. */
 #define SYSGENID_UEVENT_RETRY	(HZ / 10)
 
 /*
  * Somebody who may have to be woken; in one of the lists below, under
- * sysgenid_sleepers_lock.
+ * sysgenid_waiters_lock.
  */
-struct sysgenid_sleeper {
+struct sysgenid_waiter {
 	struct list_head node;
 	wait_queue_head_t wait;
 };
@@ -56,12 +59,12 @@ struct sysgenid_sleeper {
  * What is behind an open descriptor, charged to the memory cgroup of whoever
  * opened it.
  *
- * @sleeper:	who waits for this descriptor: read(), poll(), epoll
+ * @waiter:	who waits for this descriptor: read(), poll(), epoll
  * @acked:	the generation last acknowledged; written under sysgenid_lock
  * @tracked:	SYSGENID_WAIT_WATCHERS waits for it; written under sysgenid_lock
  */
 struct sysgenid_watcher {
-	struct sysgenid_sleeper sleeper;
+	struct sysgenid_waiter waiter;
 	u32 acked;
 	bool tracked;
 };
@@ -83,7 +86,7 @@ static u32 sysgenid_merged;	/* events dropped for want of room */
  * The open descriptors, and the callers of SYSGENID_WAIT_WATCHERS. The lock is
  * taken in process context only, and for one of them at a time.
  */
-static DEFINE_SPINLOCK(sysgenid_sleepers_lock);
+static DEFINE_SPINLOCK(sysgenid_waiters_lock);
 static LIST_HEAD(sysgenid_watchers);
 static LIST_HEAD(sysgenid_overseers);
 
@@ -295,52 +298,67 @@ int sysgenid_unregister_notifier(struct notifier_block *nb)
 }
 EXPORT_SYMBOL_GPL(sysgenid_unregister_notifier);
 
-static void sysgenid_add_sleeper(struct sysgenid_sleeper *sleeper,
+static void sysgenid_add_waiter(struct sysgenid_waiter *waiter,
 				 struct list_head *list)
 {
-	init_waitqueue_head(&sleeper->wait);
-	spin_lock(&sysgenid_sleepers_lock);
-	list_add_tail(&sleeper->node, list);
-	spin_unlock(&sysgenid_sleepers_lock);
+	init_waitqueue_head(&waiter->wait);
+	spin_lock(&sysgenid_waiters_lock);
+	list_add_tail(&waiter->node, list);
+	spin_unlock(&sysgenid_waiters_lock);
 }
 
-static void sysgenid_del_sleeper(struct sysgenid_sleeper *sleeper)
+static void sysgenid_del_waiter(struct sysgenid_waiter *waiter)
 {
-	spin_lock(&sysgenid_sleepers_lock);
-	list_del(&sleeper->node);
-	spin_unlock(&sysgenid_sleepers_lock);
+	spin_lock(&sysgenid_waiters_lock);
+	list_del(&waiter->node);
+	spin_unlock(&sysgenid_waiters_lock);
 }
 
-static void sysgenid_wake_locked(struct sysgenid_sleeper *sleeper)
+static void sysgenid_wake_locked(struct sysgenid_waiter *waiter)
 {
-	lockdep_assert_held(&sysgenid_sleepers_lock);
+	lockdep_assert_held(&sysgenid_waiters_lock);
 
-	wake_up_poll(&sleeper->wait, EPOLLIN | EPOLLRDNORM);
+	spin_lock_irq(&waiter->wait.lock);
+	__wake_up_locked_key(&waiter->wait, TASK_NORMAL,
+			     poll_to_key(EPOLLIN | EPOLLRDNORM));
+	spin_unlock_irq(&waiter->wait.lock);
+}
+
+/* Wakes the first few of @asleep, and moves them to the end of @awake. */
+static void sysgenid_wake_some(struct list_head *asleep,
+			       struct list_head *awake)
+{
+	struct list_head *last = asleep;
+	LIST_HEAD(woken);
+	int i;
+
+	for (i = 0; i < SYSGENID_WAKE_BATCH && last->next != asleep; i++) {
+		last = last->next;
+		sysgenid_wake_locked(list_entry(last, struct sysgenid_waiter,
+						node));
+	}
+	list_cut_position(&woken, asleep, last);
+	list_splice_tail(&woken, awake);
 }
 
 /*
- * Wakes all of a list. One at a time, with a chance for interrupts and other
- * tasks in between: there may be very many. Those that come or go meanwhile
- * do no harm, as it doesn't matter which of the two lists they leave, and the
- * new ones know the generation.
+ * Wakes all of a list, with a chance for other tasks after each batch: there may
+ * be very many. Waiters may come and go meanwhile. It does not matter which of
+ * the two lists they leave, and new ones know the generation.
  */
 static void sysgenid_wake_all(struct list_head *list)
 {
-	struct sysgenid_sleeper *sleeper;
 	LIST_HEAD(asleep);
 
-	spin_lock(&sysgenid_sleepers_lock);
+	spin_lock(&sysgenid_waiters_lock);
 	list_splice_init(list, &asleep);
 	while (!list_empty(&asleep)) {
-		sleeper = list_first_entry(&asleep, struct sysgenid_sleeper,
-					   node);
-		list_move_tail(&sleeper->node, list);
-		sysgenid_wake_locked(sleeper);
-		spin_unlock(&sysgenid_sleepers_lock);
+		sysgenid_wake_some(&asleep, list);
+		spin_unlock(&sysgenid_waiters_lock);
 		cond_resched();
-		spin_lock(&sysgenid_sleepers_lock);
+		spin_lock(&sysgenid_waiters_lock);
 	}
-	spin_unlock(&sysgenid_sleepers_lock);
+	spin_unlock(&sysgenid_waiters_lock);
 }
 
 /*
@@ -349,10 +367,10 @@ static void sysgenid_wake_all(struct list_head *list)
  */
 static void sysgenid_wake_early(struct sysgenid_watcher *watcher)
 {
-	spin_lock(&sysgenid_sleepers_lock);
-	list_move(&watcher->sleeper.node, &sysgenid_watchers);
-	sysgenid_wake_locked(&watcher->sleeper);
-	spin_unlock(&sysgenid_sleepers_lock);
+	spin_lock(&sysgenid_waiters_lock);
+	list_move(&watcher->waiter.node, &sysgenid_watchers);
+	sysgenid_wake_locked(&watcher->waiter);
+	spin_unlock(&sysgenid_waiters_lock);
 }
 
 /* There is a new generation, or the last outdated watcher has gone. */
@@ -522,10 +540,10 @@ static int sysgenid_wait_watchers(struct sysgenid_watcher *watcher,
 {
 	u32 generation = sysgenid_generation();
 	long left = sysgenid_timeout(ms);
-	struct sysgenid_sleeper overseer;
+	struct sysgenid_waiter overseer;
 	int ret;
 
-	sysgenid_add_sleeper(&overseer, &sysgenid_overseers);
+	sysgenid_add_waiter(&overseer, &sysgenid_overseers);
 	for (;;) {
 		ret = sysgenid_check_settled(watcher, generation);
 		if (ret != -EAGAIN)
@@ -548,7 +566,7 @@ static int sysgenid_wait_watchers(struct sysgenid_watcher *watcher,
 		}
 		sysgenid_check_backend();
 	}
-	sysgenid_del_sleeper(&overseer);
+	sysgenid_del_waiter(&overseer);
 	return ret;
 }
 
@@ -567,7 +585,7 @@ static int sysgenid_open(struct inode *inode, struct file *file)
 	sysgenid_check_backend();
 	watcher->acked = sysgenid_generation();
 	file->private_data = watcher;
-	sysgenid_add_sleeper(&watcher->sleeper, &sysgenid_watchers);
+	sysgenid_add_waiter(&watcher->waiter, &sysgenid_watchers);
 	return stream_open(inode, file);
 }
 
@@ -576,7 +594,7 @@ static int sysgenid_release(struct inode *inode, struct file *file)
 	struct sysgenid_watcher *watcher = file->private_data;
 
 	sysgenid_set_tracking(watcher, false);
-	sysgenid_del_sleeper(&watcher->sleeper);
+	sysgenid_del_waiter(&watcher->waiter);
 	kmem_cache_free(sysgenid_watcher_cache, watcher);
 	return 0;
 }
@@ -598,7 +616,7 @@ static ssize_t sysgenid_read(struct file *file, char __user *buf, size_t count,
 	while (!sysgenid_is_outdated(watcher)) {
 		if (file->f_flags & O_NONBLOCK)
 			return -EAGAIN;
-		ret = wait_event_interruptible(watcher->sleeper.wait,
+		ret = wait_event_interruptible(watcher->waiter.wait,
 					       sysgenid_is_outdated(watcher));
 		if (ret)
 			return ret;
@@ -632,7 +650,7 @@ static __poll_t sysgenid_poll(struct file *file, poll_table *wait)
 {
 	struct sysgenid_watcher *watcher = file->private_data;
 
-	poll_wait(file, &watcher->sleeper.wait, wait);
+	poll_wait(file, &watcher->waiter.wait, wait);
 	sysgenid_check_backend();
 	return sysgenid_is_outdated(watcher) ? EPOLLIN | EPOLLRDNORM : 0;
 }
