@@ -22,7 +22,7 @@ modules: ## build the modules for KDIR (by default the running kernel), in build
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
 		echo "error: $(KDIR) holds no kernel headers: $(HEADERS_HINT)" >&2; exit 1; }
 	@mkdir -p $(BUILD_DIR) && find $(BUILD_DIR) -xtype l -delete
-	@find Kbuild drivers include tools/testing/selftests -name '*.mod.c' -o \
+	@find Kbuild compat drivers include tools/testing/selftests -name '*.mod.c' -o \
 		'(' -name '*.[ch]' -o -name Makefile -o -name Kbuild ')' -print | while read -r file; do \
 		mkdir -p "$$(dirname "$(BUILD_DIR)/$$file")" && \
 		ln -sf "$(CURDIR)/$$file" "$(BUILD_DIR)/$$file"; done

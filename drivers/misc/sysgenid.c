@@ -13,6 +13,7 @@
 #include <linux/cleanup.h>
 #include <linux/compat.h>
 #include <linux/fs.h>
+#include <linux/irq_work.h>
 #include <linux/jiffies.h>
 #include <linux/kfifo.h>
 #include <linux/kobject.h>
@@ -22,12 +23,12 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/notifier.h>
+#include <linux/pfn.h>
 #include <linux/poll.h>
 #include <linux/rcupdate.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
-#include <linux/srcu.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
 #include <linux/sysgenid.h>
@@ -91,21 +92,21 @@ static LIST_HEAD(sysgenid_watchers);
 static LIST_HEAD(sysgenid_overseers);
 
 /*
- * The backend is written under the mutex. It is used under RCU, or under SRCU
- * to sleep. What the last backend left behind is under the mutex too.
+ * The backend is written under the mutex, and used under RCU. The name and the
+ * identifier of the last backend are protected by the mutex too.
  */
 static DEFINE_MUTEX(sysgenid_backend_mutex);
-DEFINE_STATIC_SRCU(sysgenid_backend_srcu);
 static struct sysgenid_backend __rcu *sysgenid_backend;
 static struct {
 	char name[16];
 	u64 id[2];
-} sysgenid_left;
+} last_backend;
 
 static BLOCKING_NOTIFIER_HEAD(sysgenid_notifiers);
 static struct kmem_cache *sysgenid_watcher_cache;
 static struct workqueue_struct *sysgenid_wq;
 static struct work_struct sysgenid_tell_work;
+static struct irq_work sysgenid_irq_work;
 static struct delayed_work sysgenid_uevent_work;
 static struct miscdevice sysgenid_misc;
 
@@ -128,7 +129,16 @@ static void sysgenid_start_generation(u32 generation)
 		sysgenid_merged++;
 	}
 	kfifo_put(&sysgenid_events, generation);
+}
+
+static void sysgenid_queue_tell(void)
+{
 	queue_work(sysgenid_wq, &sysgenid_tell_work);
+}
+
+static void sysgenid_irq_work_fn(struct irq_work *work)
+{
+	sysgenid_queue_tell();
 }
 
 /**
@@ -141,7 +151,7 @@ static void sysgenid_start_generation(u32 generation)
  * descriptors are open.
  *
  * Context: Any in which a spinlock_t can be taken: interrupts included, other than
- * hard ones with PREEMPT_RT.
+ * hard ones with PREEMPT_RT, and whatever lock of another subsystem is held.
  */
 void sysgenid_bump_generation(void)
 {
@@ -153,6 +163,9 @@ void sysgenid_bump_generation(void)
 	else
 		sysgenid_start_generation(*sysgenid_counter + 1);
 	spin_unlock_irqrestore(&sysgenid_lock, flags);
+
+	/* The caller may hold a lock of the workqueues or of the scheduler. */
+	irq_work_queue(&sysgenid_irq_work);
 }
 EXPORT_SYMBOL_GPL(sysgenid_bump_generation);
 
@@ -176,6 +189,7 @@ static int sysgenid_trigger(unsigned long min)
 	else
 		ret = -EOVERFLOW;
 	spin_unlock_irq(&sysgenid_lock);
+	sysgenid_queue_tell();
 	return ret;
 }
 
@@ -207,8 +221,8 @@ int sysgenid_register_backend(struct sysgenid_backend *backend)
 	if (rcu_access_pointer(sysgenid_backend))
 		return -EBUSY;
 
-	if (!strcmp(sysgenid_left.name, backend->name))
-		memcpy(backend->id, sysgenid_left.id, sizeof(backend->id));
+	if (!strcmp(last_backend.name, backend->name))
+		memcpy(backend->id, last_backend.id, sizeof(backend->id));
 	rcu_assign_pointer(sysgenid_backend, backend);
 	return 0;
 }
@@ -219,8 +233,7 @@ EXPORT_SYMBOL_GPL(sysgenid_register_backend);
  * @backend: the registered backend
  *
  * When it returns, none of @backend's functions is running or will be called,
- * and the counter moves by software only. Must not be called with a lock held
- * that check() takes.
+ * and the counter moves by software only.
  *
  * Context: Process context. May sleep.
  */
@@ -230,38 +243,38 @@ void sysgenid_unregister_backend(struct sysgenid_backend *backend)
 
 	rcu_assign_pointer(sysgenid_backend, NULL);
 	synchronize_rcu();
-	synchronize_srcu(&sysgenid_backend_srcu);
-	strscpy(sysgenid_left.name, backend->name, sizeof(sysgenid_left.name));
-	memcpy(sysgenid_left.id, backend->id, sizeof(sysgenid_left.id));
+	strscpy(last_backend.name, backend->name, sizeof(last_backend.name));
+	memcpy(last_backend.id, backend->id, sizeof(last_backend.id));
 }
 EXPORT_SYMBOL_GPL(sysgenid_unregister_backend);
 
-/* The hardware shows a generation that nobody has acted on. */
-static noinline void sysgenid_call_check(void)
-{
-	struct sysgenid_backend *backend;
-	int idx;
-
-	idx = srcu_read_lock(&sysgenid_backend_srcu);
-	backend = srcu_dereference(sysgenid_backend, &sysgenid_backend_srcu);
-	if (backend)
-		backend->check(backend);
-	srcu_read_unlock(&sysgenid_backend_srcu, idx);
-}
-
-/* What every system call does before it answers. Process context, may sleep. */
+/* Every system call does this before it answers. */
 static void sysgenid_check_backend(void)
 {
 	struct sysgenid_backend *backend;
-	bool changed;
 
 	rcu_read_lock();
 	backend = rcu_dereference(sysgenid_backend);
-	changed = backend && backend->changed(backend);
+	if (backend)
+		backend->check(backend);
+	rcu_read_unlock();
+}
+
+/* Where the hardware's identifier is, or 0. */
+static phys_addr_t sysgenid_hardware(void)
+{
+	struct sysgenid_backend *backend;
+	phys_addr_t hardware;
+
+	rcu_read_lock();
+	backend = rcu_dereference(sysgenid_backend);
+	hardware = backend ? backend->hardware : 0;
 	rcu_read_unlock();
 
-	if (unlikely(changed))
-		sysgenid_call_check();
+	/* Nothing but the page that holds it may be mapped. */
+	if (offset_in_page(hardware) + sizeof(backend->id) > PAGE_SIZE)
+		return 0;
+	return hardware;
 }
 
 /*
@@ -299,7 +312,7 @@ int sysgenid_unregister_notifier(struct notifier_block *nb)
 EXPORT_SYMBOL_GPL(sysgenid_unregister_notifier);
 
 static void sysgenid_add_waiter(struct sysgenid_waiter *waiter,
-				 struct list_head *list)
+				struct list_head *list)
 {
 	init_waitqueue_head(&waiter->wait);
 	spin_lock(&sysgenid_waiters_lock);
@@ -466,7 +479,7 @@ static void sysgenid_put_outdated_locked(void)
 	lockdep_assert_held(&sysgenid_lock);
 
 	if (--sysgenid_outdated == 0)
-		queue_work(sysgenid_wq, &sysgenid_tell_work);
+		sysgenid_queue_tell();
 }
 
 static int sysgenid_acknowledge(struct sysgenid_watcher *watcher, u32 generation)
@@ -669,17 +682,56 @@ static const struct vm_operations_struct sysgenid_vm_ops = {
 	.fault = sysgenid_fault,
 };
 
+static int sysgenid_mmap_counter(struct vm_area_struct *vma)
+{
+	vm_flags_set(vma, VM_DONTEXPAND);
+	vma->vm_ops = &sysgenid_vm_ops;
+	return 0;
+}
+
+/*
+ * Memory that firmware reserved, and that no driver can take away: the mapping
+ * needs no reference to the backend. remap_pfn_range() keeps it from core dumps.
+ */
+static int sysgenid_mmap_hardware(struct file *file, struct vm_area_struct *vma)
+{
+	phys_addr_t hardware;
+
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EPERM;
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	hardware = sysgenid_hardware();
+	if (!hardware)
+		return -ENODEV;
+	return remap_pfn_range(vma, vma->vm_start, PHYS_PFN(hardware),
+			       PAGE_SIZE, vma->vm_page_prot);
+}
+
+/* Page 0 is the counter, page 1 the hardware's identifier. */
 static int sysgenid_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	if (vma->vm_pgoff || vma_pages(vma) != 1)
+	if (vma->vm_pgoff > 1 || vma_pages(vma) != 1)
 		return -EINVAL;
 	if (vma->vm_flags & VM_WRITE)
 		return -EPERM;
 
-	vm_flags_set(vma, VM_DONTEXPAND);
 	vm_flags_clear(vma, VM_MAYWRITE);
-	vma->vm_ops = &sysgenid_vm_ops;
-	return 0;
+	return vma->vm_pgoff ? sysgenid_mmap_hardware(file, vma) :
+			       sysgenid_mmap_counter(vma);
+}
+
+static long sysgenid_get_hardware(struct sysgenid_hardware __user *to)
+{
+	phys_addr_t phys = sysgenid_hardware();
+	struct sysgenid_hardware hardware = {
+		.offset = offset_in_page(phys),
+		.size = sizeof_field(struct sysgenid_backend, id),
+	};
+
+	if (!phys)
+		return -ENODEV;
+	return copy_to_user(to, &hardware, sizeof(hardware)) ? -EFAULT : 0;
 }
 
 static long sysgenid_ioctl(struct file *file, unsigned int cmd,
@@ -703,16 +755,18 @@ static long sysgenid_ioctl(struct file *file, unsigned int cmd,
 		return sysgenid_trigger(arg);
 	case SYSGENID_GET_GENERATION:
 		return put_user(sysgenid_generation(), (u32 __user *)arg);
+	case SYSGENID_GET_HARDWARE:
+		return sysgenid_get_hardware((struct sysgenid_hardware __user *)arg);
 	default:
 		return -ENOTTY;
 	}
 }
 
-/* Only one argument is a pointer, so compat_ptr_ioctl() would be wrong. */
+/* Some arguments are no pointers, so compat_ptr_ioctl() would be wrong. */
 static long sysgenid_compat_ioctl(struct file *file, unsigned int cmd,
 				  unsigned long arg)
 {
-	if (cmd == SYSGENID_GET_GENERATION)
+	if (cmd == SYSGENID_GET_GENERATION || cmd == SYSGENID_GET_HARDWARE)
 		arg = (unsigned long)compat_ptr(arg);
 	return sysgenid_ioctl(file, cmd, arg);
 }
@@ -798,6 +852,7 @@ static int __init sysgenid_init(void)
 
 	INIT_WORK(&sysgenid_tell_work, sysgenid_tell);
 	INIT_DELAYED_WORK(&sysgenid_uevent_work, sysgenid_send_events);
+	init_irq_work(&sysgenid_irq_work, sysgenid_irq_work_fn);
 
 	sysgenid_counter = (u32 *)get_zeroed_page(GFP_KERNEL);
 	if (!sysgenid_counter)
@@ -830,6 +885,7 @@ module_init(sysgenid_init);
 static void __exit sysgenid_exit(void)
 {
 	/* Nothing is open and no backend left, so nothing queues more. */
+	irq_work_sync(&sysgenid_irq_work);
 	flush_work(&sysgenid_tell_work);
 	flush_delayed_work(&sysgenid_uevent_work);
 	cancel_delayed_work_sync(&sysgenid_uevent_work);

@@ -1,28 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * VM generation ID: hypervisors put a 128-bit GUID into guest memory, change it
- * whenever the virtual machine was cloned or restored, and send an ACPI event.
- * This driver notices, has the random number generator reseed, and moves the
- * system's generation counter. See Documentation/virt/vmgenid.rst.
+ * whenever the virtual machine was cloned or restored, and raise an interrupt.
+ * This driver detects the change, has the random number generator reseed, and
+ * moves the system's generation counter. See Documentation/virt/vmgenid.rst.
  */
 
 #include <linux/acpi.h>
+#include <linux/cc_platform.h>
 #include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/err.h>
+#include <linux/hrtimer.h>
+#include <linux/interrupt.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
+#include <linux/irq_work.h>
 #include <linux/limits.h>
 #include <linux/mm.h>
+#include <linux/mod_devicetable.h>
 #include <linux/module.h>
-#include <linux/percpu.h>
 #include <linux/platform_device.h>
 #include <linux/pm.h>
 #include <linux/random.h>
-#include <linux/rtmutex.h>
 #include <linux/sched.h>
-#include <linux/smpboot.h>
+#include <linux/spinlock.h>
 #include <linux/string.h>
+#include <linux/suspend.h>
 #include <linux/sysgenid.h>
 #include <linux/timekeeping.h>
 #include <linux/unaligned.h>
@@ -31,11 +35,13 @@
 #define VMGENID_NOTIFY_CHANGED	0x80
 
 /*
- * After how many microseconds a new GUID is read again, to see whether the
- * hypervisor is done with writing it, and how often, if it does not look so.
+ * A GUID that is found without an announcement may be half-written. It has to
+ * stay the same for VMGENID_SETTLE, with both halves changed. Non-random GUIDs
+ * may legitimately share a half, so that VMGENID_SETTLE_MAX after the first
+ * difference any GUID counts.
  */
-#define VMGENID_READS		50
-#define VMGENID_READ_DELAY	20
+#define VMGENID_SETTLE		(20 * NSEC_PER_USEC)
+#define VMGENID_SETTLE_MAX	NSEC_PER_MSEC
 
 struct vmgenid_guid {
 	u64 half[2];
@@ -45,59 +51,74 @@ struct vmgenid_guid {
  * struct vmgenid - the system's generation ID device
  * @dev: the device that the driver is bound to
  * @addr: the GUID in memory: written by the hypervisor, never by us
- * @in_nvs: that is memory which hibernation saves and puts back
- * @backend: what sysgenid calls; its id is the GUID that was last acted on,
- *	written under @lock, after everything that follows from it, so that who
- *	finds it up to date without the lock need not wait for anything
- * @lock: makes one event one generation. Inherits priority: the thread of the
- *	CPU that took the interrupt must not wait for a system call that has
- *	found the same event and was preempted by some other program.
+ * @in_nvs: that is memory which resuming from hibernation can put back
+ * @resumed_before: pm_resume_via_firmware() was true before hibernating
+ * @backend: what sysgenid calls. Its id is the last GUID handled, protected by
+ *	@lock. It is written last, so that a lockless match implies that the new
+ *	generation is visible.
+ * @lock: makes one event one generation; protects all that follows
+ * @owner: the task on whose CPU @lock is held
+ * @seeded: the GUID that the random number generator was last reseeded with
+ * @first: when the GUID was first found to differ from the last one handled,
+ *	in ns of CLOCK_MONOTONIC
+ * @since: when @seeded was first found, likewise
+ * @irq_work: starts @timer, from contexts in which no timer can be started
+ * @timer: looks again at a GUID that had no time to settle
  */
 struct vmgenid {
 	struct device *dev;
 	const void *addr;
 	bool in_nvs;
+	bool resumed_before;
 	struct sysgenid_backend backend;
-	struct rt_mutex lock;
+	spinlock_t lock;		/* see above */
+	struct task_struct *owner;
+	struct vmgenid_guid seeded;
+	u64 first;
+	u64 since;
+	struct irq_work irq_work;
+	struct hrtimer timer;
 };
 
 /*
- * There is one at most; claimed by probe, for as long as the device is bound. It
- * is not the device's driver data: when the kernel's own driver was unbound from
- * that device, it may have left its Notify handler, which would take it for its.
+ * The device, claimed by probe: a system has one. Not driver data: the upstream
+ * driver can leak its notify handler, which would dereference it.
  */
 static struct vmgenid *vmgenid_device;
 
-/* A real-time thread for each CPU, for the interrupts that this CPU takes. */
-static DEFINE_PER_CPU(struct task_struct *, vmgenid_thread);
-static DEFINE_PER_CPU(bool, vmgenid_kicked);
-
 /*
- * Noticing the change
+ * Detecting the change
  *
  * Whatever may have noticed one calls vmgenid_check(), and nothing else reseeds
  * or bumps:
  *
- *   vmgenid_thread_fn()	the interrupt (SCI), in a thread of its CPU
- *   vmgenid_notify()		ACPI Notify, some milliseconds later, or where
- *				there is no SCI, the only one
+ *   vmgenid_interrupt()	the device's interrupt: the SCI, or its own
+ *   vmgenid_look()		a draw of random numbers, a timer tick, or the
+ *				interrupt of a Generic Event Device
+ *   vmgenid_timer_fn()		the GUID that a look found has had time to settle
+ *   vmgenid_notify()		ACPI Notify, some milliseconds later
  *   vmgenid_backend_check()	a system call of /dev/sysgenid
  *   vmgenid_resume()		the end of suspend
  *   vmgenid_restore()		the end of hibernation
- *   vmgenid_probe()		the driver has come, after having been away
- *   vmgenid_put_backend()	the driver is about to go
+ *   vmgenid_probe()		the driver was bound, after having been away
+ *   vmgenid_put_backend()	the driver is about to leave
  */
 
 static struct vmgenid_guid vmgenid_read(const struct vmgenid *vmgenid)
 {
 	struct vmgenid_guid guid;
 
-	/* The compiler does not know who else writes there. */
+	/* The compiler does not know that the hypervisor writes there. */
 	barrier();
 	guid.half[0] = get_unaligned((const u64 *)vmgenid->addr);
 	guid.half[1] = get_unaligned((const u64 *)vmgenid->addr + 1);
 	barrier();
 	return guid;
+}
+
+static bool vmgenid_same(const struct vmgenid_guid *guid, const u64 *half)
+{
+	return guid->half[0] == half[0] && guid->half[1] == half[1];
 }
 
 /* Any context, without the lock. The common case, so it has to be cheap. */
@@ -107,160 +128,149 @@ static bool vmgenid_changed(const struct vmgenid *vmgenid)
 	bool changed = guid.half[0] != READ_ONCE(vmgenid->backend.id[0]) ||
 		       guid.half[1] != READ_ONCE(vmgenid->backend.id[1]);
 
-	/* Who finds the GUID known sees the generation that it has made. */
+	/* Pairs with smp_wmb() in vmgenid_set_known(). */
 	smp_rmb();
 	return changed;
 }
 
 static void vmgenid_set_known(struct vmgenid *vmgenid, u64 half0, u64 half1)
 {
-	/* Pairs with vmgenid_changed(). */
+	lockdep_assert_held(&vmgenid->lock);
+
+	/* Pairs with smp_rmb() in vmgenid_changed(). */
 	smp_wmb();
 	WRITE_ONCE(vmgenid->backend.id[0], half0);
 	WRITE_ONCE(vmgenid->backend.id[1], half1);
 }
 
-/*
- * A hypervisor may be caught in the middle of writing. Then two reads differ,
- * or one half is still the old one. With random GUIDs that is never so for
- * long; with others it may be, therefore not for ever.
- */
-static struct vmgenid_guid vmgenid_read_settled(const struct vmgenid *vmgenid)
+static bool vmgenid_is_settled(const struct vmgenid *vmgenid, u64 now)
 {
-	const u64 *old = vmgenid->backend.id;
-	struct vmgenid_guid last, guid = vmgenid_read(vmgenid);
-	bool mixed;
-	int i;
+	const struct vmgenid_guid *guid = &vmgenid->seeded;
+	const u64 *known = vmgenid->backend.id;
 
-	for (i = 0; i < VMGENID_READS; i++) {
-		udelay(VMGENID_READ_DELAY);
-		last = guid;
-		guid = vmgenid_read(vmgenid);
-		mixed = (guid.half[0] == old[0]) != (guid.half[1] == old[1]);
-		if (!mixed && !memcmp(&guid, &last, sizeof(guid)))
-			break;
+	if (now - vmgenid->first >= VMGENID_SETTLE_MAX)
+		return true;
+	return now - vmgenid->since >= VMGENID_SETTLE &&
+	       guid->half[0] != known[0] && guid->half[1] != known[1];
+}
+
+static bool vmgenid_check_locked(struct vmgenid *vmgenid, bool announced)
+{
+	struct vmgenid_guid guid = vmgenid_read(vmgenid);
+	const u64 *known = vmgenid->backend.id;
+	u64 now = ktime_get_mono_fast_ns();
+	int ret;
+
+	lockdep_assert_held(&vmgenid->lock);
+
+	if (vmgenid_same(&guid, known)) {
+		vmgenid->seeded = guid;
+		return true;
 	}
-	return guid;
+	if (!vmgenid_same(&guid, vmgenid->seeded.half)) {
+		ret = vmfork_reseed(&guid, sizeof(guid));
+		if (ret) {
+			dev_err_once(vmgenid->dev,
+				     "cloned, but the random number generator does not reseed (%d): the generation stays\n",
+				     ret);
+			return true;
+		}
+		if (vmgenid_same(&vmgenid->seeded, known))
+			vmgenid->first = now;
+		vmgenid->seeded = guid;
+		vmgenid->since = now;
+	}
+	if (!announced && !vmgenid_is_settled(vmgenid, now))
+		return false;
+
+	sysgenid_bump_generation();
+	vmgenid_set_known(vmgenid, guid.half[0], guid.half[1]);
+	vmfork_notify();
+	return true;
 }
 
 /*
- * Called by everyone above, in process context; may sleep. When it returns, the
- * GUID that was in memory when it was called has been acted on: first mixed in
- * and the random number generator reseeded, then the new generation published,
- * and only then remembered as known.
+ * Called by all of the above, in any context in which a spinlock_t can be taken.
+ * When it returns, the random number generator has been reseeded with the GUID
+ * that was in memory when it was called. If it returns true, the new generation
+ * is visible as well: published after the reseed, and remembered as known after
+ * that. It returns false only for what was not @announced by the hypervisor.
  */
-static void vmgenid_check(struct vmgenid *vmgenid)
+static bool vmgenid_check(struct vmgenid *vmgenid, bool announced)
 {
-	struct vmgenid_guid guid;
+	unsigned long flags;
+	bool done;
 
 	if (!vmgenid_changed(vmgenid))
-		return;
+		return true;
+	/* A security module may allocate for the reseed, and that may draw. */
+	if (READ_ONCE(vmgenid->owner) == current)
+		return true;
 
-	rt_mutex_lock(&vmgenid->lock);
-	guid = vmgenid_read_settled(vmgenid);
-	if (memcmp(&guid, vmgenid->backend.id, sizeof(guid))) {
-		add_vmfork_randomness(&guid, sizeof(guid));
-		sysgenid_bump_generation();
-		vmgenid_set_known(vmgenid, guid.half[0], guid.half[1]);
-	}
-	rt_mutex_unlock(&vmgenid->lock);
+	spin_lock_irqsave(&vmgenid->lock, flags);
+	WRITE_ONCE(vmgenid->owner, current);
+	done = vmgenid_check_locked(vmgenid, announced);
+	WRITE_ONCE(vmgenid->owner, NULL);
+	spin_unlock_irqrestore(&vmgenid->lock, flags);
+	return done;
 }
 
-static bool vmgenid_backend_changed(struct sysgenid_backend *backend)
-{
-	return vmgenid_changed(container_of(backend, struct vmgenid, backend));
-}
-
+/* Waits with interrupts on, and no longer than VMGENID_SETTLE_MAX. */
 static void vmgenid_backend_check(struct sysgenid_backend *backend)
 {
-	vmgenid_check(container_of(backend, struct vmgenid, backend));
-}
+	struct vmgenid *vmgenid = container_of(backend, struct vmgenid, backend);
 
-static void vmgenid_notify(acpi_handle handle, u32 event, void *context)
-{
-	if (event == VMGENID_NOTIFY_CHANGED)
-		vmgenid_check(context);
+	while (!vmgenid_check(vmgenid, false))
+		udelay(VMGENID_SETTLE / NSEC_PER_USEC);
 }
 
 /*
- * The interrupt. It is pending before the restored CPU executes anything, long
- * before ACPI has found out whom it is for. The work is done by a thread, as it
- * may sleep, but by one that runs before anything of userspace does, and on this
- * very CPU. Called with interrupts off, from the interrupt or its thread.
+ * The interrupt is pending before the restored CPU executes its first
+ * instruction, long before ACPI has found out which device it is for. So
+ * everything is done here, before the CPU returns to user code.
  */
-static u32 vmgenid_sci(void *context)
+static irqreturn_t vmgenid_interrupt(int irq, void *context)
 {
-	if (vmgenid_changed(context)) {
-		__this_cpu_write(vmgenid_kicked, true);
-		wake_up_process(__this_cpu_read(vmgenid_thread));
-	}
-	return ACPI_INTERRUPT_NOT_HANDLED;
+	struct vmgenid *vmgenid = context;
+
+	if (!vmgenid_changed(vmgenid))
+		return IRQ_NONE;
+	vmgenid_check(vmgenid, true);
+	return IRQ_HANDLED;
 }
 
-static int vmgenid_thread_should_run(unsigned int cpu)
+/* Called by compat/look.c, in a kernel tree by random.c; see linux/random.h. */
+static void vmgenid_look(bool announced)
 {
-	return __this_cpu_read(vmgenid_kicked);
+	struct vmgenid *vmgenid = vmgenid_device;
+
+	if (likely(!vmgenid_changed(vmgenid)))
+		return;
+	if (!vmgenid_check(vmgenid, announced))
+		irq_work_queue(&vmgenid->irq_work);
 }
 
-static void vmgenid_thread_fn(unsigned int cpu)
+static void vmgenid_start_timer(struct irq_work *work)
 {
-	__this_cpu_write(vmgenid_kicked, false);
-	vmgenid_check(vmgenid_device);
+	struct vmgenid *vmgenid = container_of(work, struct vmgenid, irq_work);
+
+	hrtimer_start(&vmgenid->timer, ns_to_ktime(VMGENID_SETTLE),
+		      HRTIMER_MODE_REL);
 }
 
-static void vmgenid_thread_setup(unsigned int cpu)
+static enum hrtimer_restart vmgenid_timer_fn(struct hrtimer *timer)
 {
-	sched_set_fifo(current);
-}
+	struct vmgenid *vmgenid = container_of(timer, struct vmgenid, timer);
 
-static struct smp_hotplug_thread vmgenid_threads = {
-	.store			= &vmgenid_thread,
-	.thread_should_run	= vmgenid_thread_should_run,
-	.thread_fn		= vmgenid_thread_fn,
-	.setup			= vmgenid_thread_setup,
-	.thread_comm		= "vmgenid/%u",
-};
+	/* Not HRTIMER_RESTART: another CPU may start it at this moment. */
+	if (!vmgenid_check(vmgenid, false))
+		vmgenid_start_timer(&vmgenid->irq_work);
+	return HRTIMER_NORESTART;
+}
 
 /*
  * Finding the GUID
  */
-
-/* The package's two integers, as one address. */
-static int vmgenid_parse_addr(struct device *dev, const union acpi_object *addr,
-			      u64 *phys)
-{
-	const union acpi_object *element;
-	u64 low, high;
-	u32 i;
-
-	if (!addr || addr->type != ACPI_TYPE_PACKAGE)
-		return dev_err_probe(dev, -EINVAL,
-				     FW_BUG "ADDR is no package (ACPI type %u)\n",
-				     addr ? addr->type : ACPI_TYPE_ANY);
-	if (addr->package.count != 2)
-		return dev_err_probe(dev, -EINVAL,
-				     FW_BUG "ADDR has %u elements instead of 2\n",
-				     addr->package.count);
-	for (i = 0; i < 2; i++) {
-		element = &addr->package.elements[i];
-		if (element->type != ACPI_TYPE_INTEGER)
-			return dev_err_probe(dev, -EINVAL,
-					     FW_BUG "ADDR[%u] is no integer (ACPI type %u)\n",
-					     i, element->type);
-	}
-
-	low = addr->package.elements[0].integer.value;
-	high = addr->package.elements[1].integer.value;
-	if (high > U32_MAX || (high && low > U32_MAX))
-		return dev_err_probe(dev, -EINVAL,
-				     FW_BUG "ADDR halves %#llx, %#llx make no address\n",
-				     low, high);
-	if (low > U32_MAX)
-		dev_warn(dev, FW_BUG "ADDR has the whole address in its low half\n");
-
-	*phys = low | high << 32;
-	return 0;
-}
 
 static int vmgenid_intersects(u64 phys, unsigned long flags, unsigned long desc)
 {
@@ -312,6 +322,64 @@ static int vmgenid_check_addr(struct device *dev, u64 phys)
 	return 0;
 }
 
+static int vmgenid_request_irq(struct vmgenid *vmgenid, int irq)
+{
+	unsigned long flags = IRQF_SHARED;
+	int ret;
+
+	/* Also with threadirqs: a thread may run on another CPU. */
+	if (!IS_ENABLED(CONFIG_PREEMPT_RT))
+		flags |= IRQF_NO_THREAD;
+	ret = devm_request_irq(vmgenid->dev, irq, vmgenid_interrupt, flags,
+			       KBUILD_MODNAME, vmgenid);
+	if (ret)
+		return dev_err_probe(vmgenid->dev, ret,
+				     "interrupt %d can't be shared\n", irq);
+	return 0;
+}
+
+/*
+ * ACPI
+ */
+
+#ifdef CONFIG_ACPI
+/* The package's two integers, as one address. */
+static int vmgenid_parse_addr(struct device *dev, const union acpi_object *addr,
+			      u64 *phys)
+{
+	const union acpi_object *element;
+	u64 low, high;
+	u32 i;
+
+	if (!addr || addr->type != ACPI_TYPE_PACKAGE)
+		return dev_err_probe(dev, -EINVAL,
+				     FW_BUG "ADDR is no package (ACPI type %u)\n",
+				     addr ? addr->type : ACPI_TYPE_ANY);
+	if (addr->package.count != 2)
+		return dev_err_probe(dev, -EINVAL,
+				     FW_BUG "ADDR has %u elements instead of 2\n",
+				     addr->package.count);
+	for (i = 0; i < 2; i++) {
+		element = &addr->package.elements[i];
+		if (element->type != ACPI_TYPE_INTEGER)
+			return dev_err_probe(dev, -EINVAL,
+					     FW_BUG "ADDR[%u] is no integer (ACPI type %u)\n",
+					     i, element->type);
+	}
+
+	low = addr->package.elements[0].integer.value;
+	high = addr->package.elements[1].integer.value;
+	if (high > U32_MAX || (high && low > U32_MAX))
+		return dev_err_probe(dev, -EINVAL,
+				     FW_BUG "ADDR halves %#llx, %#llx make no address\n",
+				     low, high);
+	if (low > U32_MAX)
+		dev_warn(dev, FW_BUG "ADDR has the whole address in its low half\n");
+
+	*phys = low | high << 32;
+	return 0;
+}
+
 static int vmgenid_get_addr(struct device *dev, u64 *phys)
 {
 	struct acpi_buffer buffer = { ACPI_ALLOCATE_BUFFER };
@@ -334,120 +402,13 @@ static int vmgenid_get_addr(struct device *dev, u64 *phys)
 
 	ret = vmgenid_parse_addr(dev, buffer.pointer, phys);
 	ACPI_FREE(buffer.pointer);
-	return ret ?: vmgenid_check_addr(dev, *phys);
+	return ret;
 }
 
-static int vmgenid_map(struct vmgenid *vmgenid)
+static void vmgenid_notify(acpi_handle handle, u32 event, void *context)
 {
-	struct device *dev = vmgenid->dev;
-	void *addr;
-	u64 phys;
-	int ret;
-
-	ret = vmgenid_get_addr(dev, &phys);
-	if (ret)
-		return ret;
-
-	/* The specification forbids any other mapping than a cacheable one. */
-	addr = devm_memremap(dev, phys, sizeof(struct vmgenid_guid),
-			     MEMREMAP_WB);
-	if (IS_ERR(addr))
-		return dev_err_probe(dev, PTR_ERR(addr),
-				     "no cacheable mapping of ADDR %#llx\n",
-				     phys);
-	vmgenid->addr = addr;
-	vmgenid->in_nvs = vmgenid_intersects(phys, IORESOURCE_MEM,
-					     IORES_DESC_ACPI_NV_STORAGE) !=
-			  REGION_DISJOINT;
-	return 0;
-}
-
-/*
- * Coming and going. What is taken is given back in the reverse order by devm.
- */
-
-static void vmgenid_unclaim(void *vmgenid)
-{
-	WRITE_ONCE(vmgenid_device, NULL);
-}
-
-static int vmgenid_claim(struct vmgenid *vmgenid)
-{
-	if (cmpxchg(&vmgenid_device, NULL, vmgenid))
-		return dev_err_probe(vmgenid->dev, -EBUSY,
-				     "there is a generation ID already, and a system has one\n");
-	return devm_add_action_or_reset(vmgenid->dev, vmgenid_unclaim, vmgenid);
-}
-
-static void vmgenid_put_backend(void *data)
-{
-	struct vmgenid *vmgenid = data;
-
-	/* An event may have come after those who would have told were gone. */
-	vmgenid_check(vmgenid);
-	sysgenid_unregister_backend(&vmgenid->backend);
-}
-
-static int vmgenid_get_backend(struct vmgenid *vmgenid)
-{
-	struct vmgenid_guid guid = vmgenid_read(vmgenid);
-	int ret;
-
-	add_device_randomness(&guid, sizeof(guid));
-	memcpy(vmgenid->backend.id, guid.half, sizeof(guid.half));
-	vmgenid->backend.name = "vmgenid";
-	vmgenid->backend.changed = vmgenid_backend_changed;
-	vmgenid->backend.check = vmgenid_backend_check;
-
-	ret = sysgenid_register_backend(&vmgenid->backend);
-	if (ret)
-		return dev_err_probe(vmgenid->dev, ret,
-				     "something else drives the generation counter\n");
-	return devm_add_action_or_reset(vmgenid->dev, vmgenid_put_backend,
-					vmgenid);
-}
-
-static int vmgenid_no_handler(struct vmgenid *vmgenid, const char *what,
-			      acpi_status status)
-{
-	return dev_err_probe(vmgenid->dev,
-			     status == AE_NO_MEMORY ? -ENOMEM : -ENODEV,
-			     "no %s handler: %s\n", what,
-			     acpi_format_exception(status));
-}
-
-static void vmgenid_stop_threads(void *vmgenid)
-{
-	smpboot_unregister_percpu_thread(&vmgenid_threads);
-}
-
-static void vmgenid_remove_sci(void *vmgenid)
-{
-	acpi_remove_sci_handler(vmgenid_sci);
-}
-
-static int vmgenid_install_sci(struct vmgenid *vmgenid)
-{
-	acpi_status status;
-	int ret;
-
-	/* There is no SCI: Notify has to do. */
-	if (acpi_gbl_FADT.flags & ACPI_FADT_HW_REDUCED)
-		return 0;
-
-	ret = smpboot_register_percpu_thread(&vmgenid_threads);
-	if (ret)
-		return dev_err_probe(vmgenid->dev, ret, "no threads\n");
-	ret = devm_add_action_or_reset(vmgenid->dev, vmgenid_stop_threads,
-				       vmgenid);
-	if (ret)
-		return ret;
-
-	status = acpi_install_sci_handler(vmgenid_sci, vmgenid);
-	if (ACPI_FAILURE(status))
-		return vmgenid_no_handler(vmgenid, "SCI", status);
-	return devm_add_action_or_reset(vmgenid->dev, vmgenid_remove_sci,
-					vmgenid);
+	if (event == VMGENID_NOTIFY_CHANGED)
+		vmgenid_check(context, true);
 }
 
 static void vmgenid_remove_notify(void *data)
@@ -466,9 +427,27 @@ static int vmgenid_install_notify(struct vmgenid *vmgenid)
 					     ACPI_DEVICE_NOTIFY, vmgenid_notify,
 					     vmgenid);
 	if (ACPI_FAILURE(status))
-		return vmgenid_no_handler(vmgenid, "Notify", status);
+		return dev_err_probe(vmgenid->dev,
+				     status == AE_NO_MEMORY ? -ENOMEM : -ENODEV,
+				     "no Notify handler: %s\n",
+				     acpi_format_exception(status));
 	return devm_add_action_or_reset(vmgenid->dev, vmgenid_remove_notify,
 					vmgenid);
+}
+
+/* Hardware-reduced ACPI has no SCI; there, looks come from its event device. */
+static int vmgenid_add_acpi_handlers(struct vmgenid *vmgenid)
+{
+	unsigned int irq;
+	int ret = vmgenid_install_notify(vmgenid);
+
+	if (ret || acpi_gbl_FADT.flags & ACPI_FADT_HW_REDUCED)
+		return ret;
+	ret = acpi_gsi_to_irq(acpi_gbl_FADT.sci_interrupt, &irq);
+	if (ret)
+		return dev_err_probe(vmgenid->dev, ret,
+				     "there is no ACPI interrupt\n");
+	return vmgenid_request_irq(vmgenid, irq);
 }
 
 /* The kernel's own driver was an ACPI driver before it became a platform one. */
@@ -476,7 +455,160 @@ static bool vmgenid_is_shared(struct device *dev)
 {
 	struct acpi_device *adev = ACPI_COMPANION(dev);
 
+	if (!adev)
+		return !dev_of_node(dev);
 	return acpi_get_first_physical_node(adev) != dev || adev->dev.driver;
+}
+#else
+static int vmgenid_get_addr(struct device *dev, u64 *phys)
+{
+	return -ENODEV;
+}
+
+static int vmgenid_add_acpi_handlers(struct vmgenid *vmgenid)
+{
+	return -ENODEV;
+}
+
+static bool vmgenid_is_shared(struct device *dev)
+{
+	return false;
+}
+#endif
+
+/*
+ * Devicetree: "microsoft,vmgenid", with the GUID in its register
+ */
+
+static int vmgenid_get_reg(struct device *dev, u64 *phys)
+{
+	struct platform_device *pdev = to_platform_device(dev);
+	struct resource *reg = platform_get_resource(pdev, IORESOURCE_MEM, 0);
+
+	if (!reg)
+		return dev_err_probe(dev, -ENODEV, "there is no reg\n");
+	if (resource_size(reg) < sizeof(struct vmgenid_guid))
+		return dev_err_probe(dev, -EINVAL, "%pR is too small for a GUID\n",
+				     reg);
+	*phys = reg->start;
+	return 0;
+}
+
+static int vmgenid_add_of_handler(struct vmgenid *vmgenid)
+{
+	int irq = platform_get_irq(to_platform_device(vmgenid->dev), 0);
+
+	return irq < 0 ? irq : vmgenid_request_irq(vmgenid, irq);
+}
+
+/*
+ * Binding and unbinding. devm undoes it in the reverse order: what calls
+ * vmgenid_check() stops first, then the backend leaves.
+ */
+
+static int vmgenid_map(struct vmgenid *vmgenid)
+{
+	struct device *dev = vmgenid->dev;
+	void *addr;
+	u64 phys;
+	int ret;
+
+	if (has_acpi_companion(dev))
+		ret = vmgenid_get_addr(dev, &phys);
+	else
+		ret = vmgenid_get_reg(dev, &phys);
+	if (!ret)
+		ret = vmgenid_check_addr(dev, phys);
+	if (ret)
+		return ret;
+
+	/* The specification forbids any other mapping than a cacheable one. */
+	addr = devm_memremap(dev, phys, sizeof(struct vmgenid_guid),
+			     MEMREMAP_WB);
+	if (IS_ERR(addr))
+		return dev_err_probe(dev, PTR_ERR(addr),
+				     "no cacheable mapping of ADDR %#llx\n",
+				     phys);
+	vmgenid->addr = addr;
+	vmgenid->backend.hardware = phys;
+	vmgenid->in_nvs = vmgenid_intersects(phys, IORESOURCE_MEM,
+					     IORES_DESC_ACPI_NV_STORAGE) !=
+			  REGION_DISJOINT;
+	return 0;
+}
+
+static void vmgenid_unclaim(void *unused)
+{
+	WRITE_ONCE(vmgenid_device, NULL);
+}
+
+static int vmgenid_claim(struct vmgenid *vmgenid)
+{
+	if (cmpxchg(&vmgenid_device, NULL, vmgenid))
+		return dev_err_probe(vmgenid->dev, -EBUSY,
+				     "there is a generation ID already, and a system has one\n");
+	return devm_add_action_or_reset(vmgenid->dev, vmgenid_unclaim, NULL);
+}
+
+static int vmgenid_try_reseed(struct vmgenid *vmgenid)
+{
+	struct vmgenid_guid guid = vmgenid_read(vmgenid);
+	int ret = vmfork_reseed(&guid, sizeof(guid));
+
+	memcpy(vmgenid->backend.id, guid.half, sizeof(guid.half));
+	if (ret)
+		return dev_err_probe(vmgenid->dev, ret,
+				     "the random number generator does not reseed\n");
+	return 0;
+}
+
+static void vmgenid_put_backend(void *data)
+{
+	struct vmgenid *vmgenid = data;
+
+	/* Catch a change after the handlers were removed. */
+	vmgenid_backend_check(&vmgenid->backend);
+	sysgenid_unregister_backend(&vmgenid->backend);
+}
+
+static int vmgenid_get_backend(struct vmgenid *vmgenid)
+{
+	int ret;
+
+	spin_lock_init(&vmgenid->lock);
+	vmgenid->backend.name = "vmgenid";
+	vmgenid->backend.check = vmgenid_backend_check;
+	ret = sysgenid_register_backend(&vmgenid->backend);
+	if (ret)
+		return dev_err_probe(vmgenid->dev, ret,
+				     "something else drives the generation counter\n");
+	/* The id may be that of an earlier backend by now. */
+	spin_lock_irq(&vmgenid->lock);
+	memcpy(vmgenid->seeded.half, vmgenid->backend.id,
+	       sizeof(vmgenid->seeded.half));
+	spin_unlock_irq(&vmgenid->lock);
+	return devm_add_action_or_reset(vmgenid->dev, vmgenid_put_backend,
+					vmgenid);
+}
+
+static void vmgenid_stop_timer(void *data)
+{
+	struct vmgenid *vmgenid = data;
+
+	irq_work_sync(&vmgenid->irq_work);
+	hrtimer_cancel(&vmgenid->timer);
+}
+
+static int vmgenid_start_looks(struct vmgenid *vmgenid)
+{
+	int ret;
+
+	init_irq_work(&vmgenid->irq_work, vmgenid_start_timer);
+	hrtimer_setup(&vmgenid->timer, vmgenid_timer_fn, CLOCK_MONOTONIC,
+		      HRTIMER_MODE_REL);
+	ret = devm_add_action_or_reset(vmgenid->dev, vmgenid_stop_timer,
+				       vmgenid);
+	return ret ?: devm_vmfork_look(vmgenid->dev, vmgenid_look);
 }
 
 static int vmgenid_probe(struct platform_device *pdev)
@@ -485,11 +617,19 @@ static int vmgenid_probe(struct platform_device *pdev)
 	struct vmgenid *vmgenid;
 	int ret;
 
+	/*
+	 * No hypervisor restores such guests from snapshots today, the host is
+	 * not trusted, and reading the page has hung boots of SEV-SNP guests.
+	 */
+	if (cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT)) {
+		dev_info(dev, "not used, as the memory is encrypted against the host\n");
+		return -ENODEV;
+	}
+
 	vmgenid = devm_kzalloc(dev, sizeof(*vmgenid), GFP_KERNEL);
 	if (!vmgenid)
 		return -ENOMEM;
 	vmgenid->dev = dev;
-	rt_mutex_init(&vmgenid->lock);
 
 	ret = vmgenid_claim(vmgenid);
 	if (ret)
@@ -497,54 +637,79 @@ static int vmgenid_probe(struct platform_device *pdev)
 	ret = vmgenid_map(vmgenid);
 	if (ret)
 		return ret;
+	ret = vmgenid_try_reseed(vmgenid);
+	if (ret)
+		return ret;
 	ret = vmgenid_get_backend(vmgenid);
 	if (ret)
 		return ret;
-	ret = vmgenid_install_notify(vmgenid);
+	ret = vmgenid_start_looks(vmgenid);
 	if (ret)
 		return ret;
-	ret = vmgenid_install_sci(vmgenid);
+	if (has_acpi_companion(dev))
+		ret = vmgenid_add_acpi_handlers(vmgenid);
+	else
+		ret = vmgenid_add_of_handler(vmgenid);
 	if (ret)
 		return ret;
 
-	/* What changed before the handlers were there, told by nobody. */
-	vmgenid_check(vmgenid);
+	/* Catch a change before the handlers were there. */
+	vmgenid_backend_check(&vmgenid->backend);
 	dev_info(dev, "drives the generation counter%s\n",
 		 vmgenid_is_shared(dev) ? ", beside the kernel's own driver" :
 					  "");
 	return 0;
 }
 
+/*
+ * Suspend and hibernation
+ */
+
 static int vmgenid_resume(struct device *dev)
 {
-	vmgenid_check(vmgenid_device);
+	vmgenid_check(vmgenid_device, true);
+	return 0;
+}
+
+static int vmgenid_freeze(struct device *dev)
+{
+	vmgenid_device->resumed_before = pm_resume_via_firmware();
 	return 0;
 }
 
 /*
- * Resuming from hibernation, the kernel has put back what was in NVS memory when
- * the image was made, over the GUID that the hypervisor had written. Whether
- * that was another one can't be told any more, so it has to be taken for one.
+ * Where firmware resumed the system, the kernel has put back what was in NVS
+ * memory when the image was made, over the GUID that the hypervisor had written.
+ * A change cannot be ruled out; assume one.
  */
+static void vmgenid_assume_changed(struct vmgenid *vmgenid)
+{
+	u64 now = ktime_get_real_ns();
+	u64 *known = vmgenid->backend.id;
+
+	/* The GUID is lost, but the time differs between the clones. */
+	add_device_randomness(&now, sizeof(now));
+
+	spin_lock_irq(&vmgenid->lock);
+	vmgenid_set_known(vmgenid, ~known[0], ~known[1]);
+	memcpy(vmgenid->seeded.half, known, sizeof(vmgenid->seeded.half));
+	spin_unlock_irq(&vmgenid->lock);
+}
+
+/* Also called for Xen's resume, which is no hibernation: no firmware runs. */
 static int vmgenid_restore(struct device *dev)
 {
 	struct vmgenid *vmgenid = vmgenid_device;
-	u64 *known = vmgenid->backend.id;
-	u64 now = ktime_get_real_ns();
 
-	if (vmgenid->in_nvs) {
-		/* At least the time is another in every clone. */
-		add_device_randomness(&now, sizeof(now));
-		rt_mutex_lock(&vmgenid->lock);
-		vmgenid_set_known(vmgenid, ~known[0], ~known[1]);
-		rt_mutex_unlock(&vmgenid->lock);
-	}
-	vmgenid_check(vmgenid);
-	return 0;
+	if (vmgenid->in_nvs && pm_resume_via_firmware() &&
+	    !vmgenid->resumed_before)
+		vmgenid_assume_changed(vmgenid);
+	return vmgenid_resume(dev);
 }
 
 static const struct dev_pm_ops vmgenid_pm_ops = {
 	.resume = pm_sleep_ptr(vmgenid_resume),
+	.freeze = pm_sleep_ptr(vmgenid_freeze),
 	.thaw = pm_sleep_ptr(vmgenid_resume),
 	.restore = pm_sleep_ptr(vmgenid_restore),
 };
@@ -558,92 +723,23 @@ static const struct acpi_device_id vmgenid_acpi_ids[] = {
 };
 MODULE_DEVICE_TABLE(acpi, vmgenid_acpi_ids);
 
-static const struct platform_device_id vmgenid_platform_ids[] = {
-	{ "vmgenid-observer" },
+static const struct of_device_id vmgenid_of_ids[] = {
+	{ .compatible = "microsoft,vmgenid" },
 	{ }
 };
+MODULE_DEVICE_TABLE(of, vmgenid_of_ids);
 
-/*
- * A driver "vmgenid" is built into some kernels. The module can't have that name
- * either: to modprobe, it would be loaded already, and could not be removed.
- */
 static struct platform_driver vmgenid_driver = {
 	.probe		= vmgenid_probe,
-	.id_table	= vmgenid_platform_ids,
 	.driver		= {
-		.name			= "vm_generation_id",
+		.name			= KBUILD_MODNAME,
 		.acpi_match_table	= vmgenid_acpi_ids,
+		.of_match_table		= vmgenid_of_ids,
 		.pm			= pm_sleep_ptr(&vmgenid_pm_ops),
 		.probe_type		= PROBE_FORCE_SYNCHRONOUS,
 	},
 };
-
-/*
- * Where the kernel's own driver has the device, we work beside it, on a second
- * platform device of the same ACPI device: any number of handlers can listen.
- */
-static struct platform_device *vmgenid_observer;
-
-/* The first generation ID that another driver is bound to, with a reference. */
-static struct acpi_device *vmgenid_find_taken(void)
-{
-	const struct acpi_device_id *id;
-	struct acpi_device *adev;
-	struct device *node;
-
-	for (id = vmgenid_acpi_ids; id->id[0]; id++) {
-		for_each_acpi_dev_match(adev, id->id, NULL, -1) {
-			node = acpi_get_first_physical_node(adev);
-			if (node && node->driver)
-				return adev;
-		}
-	}
-	return NULL;
-}
-
-static int vmgenid_observe(void)
-{
-	struct platform_device_info info = {
-		.name = vmgenid_platform_ids[0].name,
-		.id = PLATFORM_DEVID_NONE,
-	};
-	struct acpi_device *adev = vmgenid_find_taken();
-	struct platform_device *pdev;
-
-	if (!adev)
-		return 0;
-
-	info.fwnode = acpi_fwnode_handle(adev);
-	pdev = platform_device_register_full(&info);
-	acpi_dev_put(adev);
-	if (IS_ERR(pdev))
-		return PTR_ERR(pdev);
-	vmgenid_observer = pdev;
-	return 0;
-}
-
-static int __init vmgenid_init(void)
-{
-	int ret;
-
-	ret = platform_driver_register(&vmgenid_driver);
-	if (ret)
-		return ret;
-
-	if (!vmgenid_device)
-		ret = vmgenid_observe();
-	if (ret)
-		platform_driver_unregister(&vmgenid_driver);
-	return ret;
-}
-module_init(vmgenid_init);
-
-static void __exit vmgenid_exit(void)
-{
-	platform_device_unregister(vmgenid_observer);
-	platform_driver_unregister(&vmgenid_driver);
-}
-module_exit(vmgenid_exit);
+module_platform_driver(vmgenid_driver);
 
 MODULE_ALIAS("vmgenid");
 MODULE_DESCRIPTION("VM generation ID");

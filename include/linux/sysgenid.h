@@ -14,21 +14,23 @@ struct notifier_block;
 /**
  * struct sysgenid_backend - what drives the generation counter
  * @name: the backend's name, shown in sysfs as the counter's source
- * @id: the last identifier of the machine's generation that the backend has
- *	acted on. sysgenid does not interpret it, but keeps it when the backend
- *	leaves and gives it back when one of the same name comes: what changed
+ * @id: the identifier of the machine's generation that the backend has last
+ *	handled. sysgenid does not interpret it, but keeps it when the backend
+ *	leaves, and gives it back when one of the same name registers: a change
  *	in between is not lost.
- * @changed: looks at the hardware: does it show a generation that @check has
- *	not acted on? Every system call of /dev/sysgenid asks before it answers,
- *	so it has to be cheap. Must not sleep.
- * @check: looks as well and, if there is a new generation, calls
- *	sysgenid_bump_generation() before it returns. Called when @changed says
- *	so, possibly by several threads at once. Process context, may sleep.
+ * @hardware: physical address of the identifier, of the size of @id, in memory
+ *	that stays when the backend leaves; 0: there is none. Programs may map
+ *	the page that holds it.
+ * @check: looks at the hardware and, if it shows an identifier that was not
+ *	handled, calls sysgenid_bump_generation() before it returns. Every
+ *	system call of /dev/sysgenid calls it before it answers, so it has to be
+ *	cheap. Called in process context, possibly by several threads at once,
+ *	under RCU: must not sleep.
  */
 struct sysgenid_backend {
 	const char *name;
 	u64 id[2];
-	bool (*changed)(struct sysgenid_backend *backend);
+	phys_addr_t hardware;
 	void (*check)(struct sysgenid_backend *backend);
 };
 

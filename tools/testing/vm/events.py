@@ -31,7 +31,7 @@ def settled_generation(guest: Guest) -> int:
 
 def interrupt(guest: Guest) -> int:
     """The number of ACPI's interrupt."""
-    return int(guest.run(r"sed -n 's/^ *\([0-9]*\):.*acpi$/\1/p' /proc/interrupts"))
+    return int(guest.run(r"sed -n 's/^ *\([0-9]*\):.*\<acpi\>.*/\1/p' /proc/interrupts"))
 
 
 def interrupted_cpu(guest: Guest) -> int:

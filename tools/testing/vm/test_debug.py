@@ -13,7 +13,6 @@ from guest import BACKEND, Guest
 pytestmark = pytest.mark.kernels("6.12-debug")
 SYSFS = "/sys/class/misc/sysgenid"
 DRIVER = f"/sys/bus/platform/drivers/{BACKEND}"
-KTHREADD = 2
 # Every kind of allocation may fail, silently, and where told to by fail-nth.
 READY_TO_FAIL = """
 cd /sys/kernel/debug
@@ -33,9 +32,8 @@ done"""
 
 
 @pytest.fixture
-def failing(boot, request):
-    """A guest where allocations can be made to fail; its parameter: how many processors."""
-    guest = boot(smp=getattr(request, "param", 1))
+def failing(guest) -> Guest:
+    """A guest where allocations can be made to fail."""
     guest.run(READY_TO_FAIL)
     return guest
 
@@ -108,13 +106,6 @@ BIND = "bind $(cat /run/device)"
 
 def test_failing_allocation_at_probe_leaves_nothing_behind(unbound):
     fail_each(unbound, BIND, 10, "no cacheable mapping", "ENXIO")
-    binds(unbound)
-
-
-@pytest.mark.parametrize("failing", [2], indirect=True)
-def test_failing_allocation_for_a_thread_at_probe_leaves_nothing_behind(unbound):
-    only(unbound, "require", "kthreadd")
-    fail_each(unbound, f"-p {KTHREADD} {BIND}", 8, "error -11: no threads", "EAGAIN")
     binds(unbound)
 
 

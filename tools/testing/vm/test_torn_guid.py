@@ -51,5 +51,7 @@ def test_guid_that_is_being_written_counts_once(slowly_written, size, nanosecond
 
 
 def test_halves_too_far_apart_count_twice_if_seen_between_and_none_is_missed(slowly_written):
+    """A timer tick may see them between as well."""
     seen_between = [times % 16 >= 8 for times in range(TIMES, 0, -1)]
-    assert increments(slowly_written, 8, 2_000_000) == [1 + seen for seen in seen_between]
+    for count, seen in zip(increments(slowly_written, 8, 2_000_000), seen_between, strict=True):
+        assert count in ((2,) if seen else (1, 2))

@@ -5,8 +5,8 @@
  *
  * In /sys/kernel/debug/sysgenid_test:
  *   hardware   the identifier that the "hardware" shows; may be written
- *   looks      how often sysgenid has asked whether it changed
- *   checks     how often it was then told to check
+ *   looks      how often sysgenid has called check()
+ *   checks     how often that found another identifier
  *   bump       written: sysgenid_bump_generation() is called from a hard
  *              interrupt, as from a backend with an interrupt of its own
  *   counter    written, by who has the counter mapped, where that is: the counter
@@ -24,8 +24,8 @@
 #include <linux/limits.h>
 #include <linux/mm.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
 #include <linux/notifier.h>
+#include <linux/spinlock.h>
 #include <linux/sysgenid.h>
 #include <linux/wait.h>
 
@@ -41,37 +41,32 @@ static struct dentry *folder;
 
 /* The backend */
 
-static bool test_changed(struct sysgenid_backend *backend)
-{
-	atomic_inc(&looks);
-	/* Who finds it known sees the generation that it has made. */
-	return READ_ONCE(hardware) != smp_load_acquire(&backend->id[0]);
-}
-
 static void test_check(struct sysgenid_backend *backend)
 {
-	static DEFINE_MUTEX(mutex);
+	static DEFINE_SPINLOCK(lock);
 	u64 now;
 
+	atomic_inc(&looks);
+	/* A match implies that the generation is visible. */
+	if (READ_ONCE(hardware) == smp_load_acquire(&backend->id[0]))
+		return;
 	atomic_inc(&checks);
-	mutex_lock(&mutex);
+	spin_lock(&lock);
 	now = READ_ONCE(hardware);
 	if (now != backend->id[0]) {
 		sysgenid_bump_generation();
 		smp_store_release(&backend->id[0], now);
 	}
-	mutex_unlock(&mutex);
+	spin_unlock(&lock);
 }
 
 static struct sysgenid_backend backend = {
 	.name = "sysgenid_test",
-	.changed = test_changed,
 	.check = test_check,
 };
 
 static struct sysgenid_backend second_backend = {
 	.name = "second",
-	.changed = test_changed,
 	.check = test_check,
 };
 

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The look at the generation ID before every draw of random numbers, at every
+ * timer tick, and where a Generic Event Device interrupts. A kernel tree has a
+ * line in each of these places; in a stock kernel, ftrace puts a call there.
+ */
+
+#include <linux/acpi.h>
+#include <linux/device.h>
+#include <linux/ftrace.h>
+#include <linux/kstrtox.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/mutex.h>
+#include <linux/random.h>
+#include <linux/string.h>
+#include <linux/sysfs.h>
+
+static void (*look_function)(bool announced);
+
+static void notrace look_unannounced(unsigned long ip, unsigned long parent_ip,
+				     struct ftrace_ops *ops,
+				     struct ftrace_regs *fregs)
+{
+	look_function(false);
+}
+
+static void notrace look_announced(unsigned long ip, unsigned long parent_ip,
+				   struct ftrace_ops *ops,
+				   struct ftrace_regs *fregs)
+{
+	look_function(true);
+}
+
+/**
+ * struct look - calls of look_function() from some functions of the kernel
+ * @ops: ftrace's side. PERMANENT: kernel.ftrace_enabled=0 can't switch it off.
+ * @functions: the names; writable, as ftrace wants them
+ * @registered: the calls are made
+ */
+struct look {
+	struct ftrace_ops ops;
+	char functions[2][32];
+	bool registered;
+};
+
+/* Whatever gives away random numbers calls crng_make_state(), but for batches. */
+static struct look look_draws = {
+	.ops = { .func = look_unannounced, .flags = FTRACE_OPS_FL_PERMANENT },
+	.functions = { "crng_make_state", "update_process_times" },
+};
+
+/*
+ * The line of a Generic Event Device is often exclusive, and its handler a
+ * thread. This function is the hard interrupt of all such handlers.
+ */
+static struct look look_events = {
+	.ops = { .func = look_announced, .flags = FTRACE_OPS_FL_PERMANENT },
+	.functions = { "irq_default_primary_handler" },
+};
+
+static DEFINE_MUTEX(look_mutex);
+static struct device *look_device;	/* under look_mutex; NULL: none is bound */
+static bool look_wanted = true;		/* under look_mutex: before draws */
+
+static int look_set_filter(struct look *look)
+{
+	char *name;
+	int i, ret = 0;
+
+	for (i = 0; !ret && i < ARRAY_SIZE(look->functions); i++) {
+		name = look->functions[i];
+		if (*name)
+			ret = ftrace_set_filter(&look->ops, name, strlen(name),
+						i == 0);
+	}
+	return ret;
+}
+
+static int look_register(struct look *look)
+{
+	int ret;
+
+	lockdep_assert_held(&look_mutex);
+
+	/* There, the locks behind a look may sleep; the places for it may not. */
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		return -EOPNOTSUPP;
+
+	ret = look_set_filter(look);
+	if (!ret)
+		ret = register_ftrace_function(&look->ops);
+	if (ret)
+		ftrace_free_filter(&look->ops);
+	look->registered = !ret;
+	return ret;
+}
+
+/* When it returns, no call is under way. */
+static void look_unregister(struct look *look)
+{
+	lockdep_assert_held(&look_mutex);
+
+	if (!look->registered)
+		return;
+	unregister_ftrace_function(&look->ops);
+	ftrace_free_filter(&look->ops);
+	look->registered = false;
+}
+
+static const char *look_why_not(int error)
+{
+	switch (error) {
+	case -EOPNOTSUPP:
+		return "not with PREEMPT_RT";
+	case -ENODEV:
+		return "this kernel has no function tracer";
+	case -EBUSY:
+		return "kernel.ftrace_enabled is 0";
+	default:
+		return "ftrace can't trace the functions";
+	}
+}
+
+static void look_stop(void *unused)
+{
+	mutex_lock(&look_mutex);
+	look_unregister(&look_draws);
+	look_unregister(&look_events);
+	look_device = NULL;
+	mutex_unlock(&look_mutex);
+}
+
+static bool look_has_event_device(struct device *dev)
+{
+	return has_acpi_companion(dev) &&
+	       acpi_gbl_FADT.flags & ACPI_FADT_HW_REDUCED;
+}
+
+int devm_vmfork_look(struct device *dev, void (*look)(bool announced))
+{
+	int draws = 0, events = 0, ret;
+
+	mutex_lock(&look_mutex);
+	look_device = dev;
+	look_function = look;
+	if (look_wanted)
+		draws = look_register(&look_draws);
+	if (look_has_event_device(dev))
+		events = look_register(&look_events);
+	mutex_unlock(&look_mutex);
+
+	ret = devm_add_action_or_reset(dev, look_stop, NULL);
+	if (ret)
+		return ret;
+	if (draws == -ENOMEM || events == -ENOMEM)
+		return -ENOMEM;
+	if (draws)
+		dev_warn(dev, "until the interrupt, other CPUs draw what clones draw: %s (%d)\n",
+			 look_why_not(draws), draws);
+	if (events)
+		dev_warn(dev, "new generations are some milliseconds late: %s (%d)\n",
+			 look_why_not(events), events);
+	return 0;
+}
+
+static int look_set(const char *value, const struct kernel_param *param)
+{
+	int ret;
+
+	mutex_lock(&look_mutex);
+	ret = kstrtobool(value, &look_wanted);
+	if (!ret && !look_wanted)
+		look_unregister(&look_draws);
+	else if (!ret && look_device && !look_draws.registered)
+		ret = look_register(&look_draws);
+	mutex_unlock(&look_mutex);
+	return ret;
+}
+
+static int look_get(char *buffer, const struct kernel_param *param)
+{
+	const char *state;
+
+	mutex_lock(&look_mutex);
+	if (look_draws.registered)
+		state = "on";
+	else
+		state = look_wanted ? "unavailable" : "off";
+	mutex_unlock(&look_mutex);
+	return sysfs_emit(buffer, "%s\n", state);
+}
+
+static const struct kernel_param_ops look_param_ops = {
+	.set = look_set,
+	.get = look_get,
+};
+module_param_cb(looks, &look_param_ops, NULL, 0644);
+MODULE_PARM_DESC(looks, "Look at the generation ID before every draw of random numbers and at every tick (on, off)");
