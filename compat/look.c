@@ -90,8 +90,6 @@ static int look_register(struct look *look)
 	ret = look_set_filter(look);
 	if (!ret)
 		ret = register_ftrace_function(&look->ops);
-	if (ret)
-		ftrace_free_filter(&look->ops);
 	look->registered = !ret;
 	return ret;
 }
@@ -104,7 +102,6 @@ static void look_unregister(struct look *look)
 	if (!look->registered)
 		return;
 	unregister_ftrace_function(&look->ops);
-	ftrace_free_filter(&look->ops);
 	look->registered = false;
 }
 
@@ -162,6 +159,13 @@ int devm_vmfork_look(struct device *dev, void (*look)(bool announced))
 		dev_warn(dev, "new generations are some milliseconds late: %s (%d)\n",
 			 look_why_not(events), events);
 	return 0;
+}
+
+/* Only once: ftrace keeps the pointer to what it frees. */
+void look_free(void)
+{
+	ftrace_free_filter(&look_draws.ops);
+	ftrace_free_filter(&look_events.ops);
 }
 
 static int look_set(const char *value, const struct kernel_param *param)

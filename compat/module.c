@@ -128,6 +128,7 @@ static int __init compat_init(void)
 		return 0;
 
 	platform_driver_unregister(compat_driver);
+	look_free();
 close:
 	vmfork_close();
 	return ret;
@@ -138,6 +139,7 @@ static void __exit compat_exit(void)
 {
 	platform_device_unregister(observer);
 	platform_driver_unregister(compat_driver);
+	look_free();
 	vmfork_close();
 }
 module_exit(compat_exit);

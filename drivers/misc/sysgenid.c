@@ -327,13 +327,24 @@ static void sysgenid_del_waiter(struct sysgenid_waiter *waiter)
 	spin_unlock(&sysgenid_waiters_lock);
 }
 
+/*
+ * As wake_up_poll(), but for the calls on the way, which with very many waiters
+ * cost as much again as the callbacks.
+ */
 static void sysgenid_wake_locked(struct sysgenid_waiter *waiter)
 {
+	struct wait_queue_entry *entry, *next;
+	bool exclusive;
+
 	lockdep_assert_held(&sysgenid_waiters_lock);
 
 	spin_lock_irq(&waiter->wait.lock);
-	__wake_up_locked_key(&waiter->wait, TASK_NORMAL,
-			     poll_to_key(EPOLLIN | EPOLLRDNORM));
+	list_for_each_entry_safe(entry, next, &waiter->wait.head, entry) {
+		exclusive = entry->flags & WQ_FLAG_EXCLUSIVE;
+		if (entry->func(entry, TASK_NORMAL, 0,
+				poll_to_key(EPOLLIN | EPOLLRDNORM)) && exclusive)
+			break;
+	}
 	spin_unlock_irq(&waiter->wait.lock);
 }
 

@@ -216,12 +216,18 @@ static bool vmgenid_check(struct vmgenid *vmgenid, bool announced)
 }
 
 /* Waits with interrupts on, and no longer than VMGENID_SETTLE_MAX. */
+static noinline void vmgenid_check_settled(struct vmgenid *vmgenid)
+{
+	while (!vmgenid_check(vmgenid, false))
+		udelay(VMGENID_SETTLE / NSEC_PER_USEC);
+}
+
 static void vmgenid_backend_check(struct sysgenid_backend *backend)
 {
 	struct vmgenid *vmgenid = container_of(backend, struct vmgenid, backend);
 
-	while (!vmgenid_check(vmgenid, false))
-		udelay(VMGENID_SETTLE / NSEC_PER_USEC);
+	if (unlikely(vmgenid_changed(vmgenid)))
+		vmgenid_check_settled(vmgenid);
 }
 
 /*

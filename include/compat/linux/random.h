@@ -55,5 +55,7 @@ static inline void vmfork_notify(void) { }
 /* For compat/module.c: opens and closes what vmfork_reseed() needs. */
 int vmfork_open(void);
 void vmfork_close(void);
+/* Frees what the looks have left, when no device is bound any more. */
+void look_free(void);
 
 #endif /* _COMPAT_LINUX_RANDOM_H */

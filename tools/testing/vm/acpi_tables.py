@@ -17,6 +17,16 @@ QEMU_OEM = ("BOCHS ", "VMGENID")
 FADT_FLAGS = 112
 HW_REDUCED = 1 << 20
 
+# A generation ID in memory that firmware keeps, so that the tests' modules may write
+# it, and what the kernel's command line has to say for that.
+WRITABLE_ADDRESS = 0x6000000
+WRITABLE_DEVICE = f"""
+    Device (\\_SB.GENI) {{
+        Name (_HID, "VMGENCTR")
+        Name (ADDR, Package (2) {{ {WRITABLE_ADDRESS:#x}, 0 }})
+    }}"""
+KEEP_WRITABLE = f"memmap=4K${WRITABLE_ADDRESS:#x}"
+
 
 def compiled(asl: str, folder: Path, oem: tuple[str, str] = ("TESTS ", "FIRMWARE")) -> bytes:
     """An SSDT of that text."""

@@ -9,11 +9,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import acpi_tables
 import build
 import host
 import kernels
 from channel import GuestGone
-from guest import Guest, Options, new_guid
+from guest import Guest, Options
 from kernels import Kernel
 from test_selftests import failures
 
@@ -22,8 +23,10 @@ FIGURE = re.compile(r"^# (\w+) (\d+) (instructions|bytes|times)$", re.M)
 
 def measure(kernel: Kernel, logs: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
     """A kernel's figures, by name and unit, and what is wrong with them."""
-    options = Options(kernel, build.image(kernel), guid=new_guid(), memory=256,
-                      icount=True, seconds=600)
+    logs.mkdir(parents=True, exist_ok=True)
+    table = acpi_tables.compiled(acpi_tables.WRITABLE_DEVICE, logs)
+    options = Options(kernel, build.image(kernel), memory=256, icount=True, seconds=600,
+                      acpi=acpi_tables.archive(logs, table), append=acpi_tables.KEEP_WRITABLE)
     with Guest(options, logs) as guest:
         guest.load_modules()
         run = guest.start("/test/bench")

@@ -9,14 +9,7 @@ import pytest
 
 # Those that find mistakes take longer for an interrupt than the driver waits.
 pytestmark = pytest.mark.kernels(*kernels.STOCK)
-ADDRESS = 0x6000000
 TIMES = 20
-# A device whose GUID is in memory that firmware keeps, and a module may write.
-DEVICE = f"""
-    Device (\\_SB.GENI) {{
-        Name (_HID, "VMGENCTR")
-        Name (ADDR, Package (2) {{ {ADDRESS:#x}, 0 }})
-    }}"""
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +21,11 @@ def tables(tmp_path_factory):
 @pytest.fixture
 def slowly_written(boot, tables):
     """A guest whose GUID can be written piece by piece."""
-    table = acpi_tables.compiled(DEVICE, tables)
+    table = acpi_tables.compiled(acpi_tables.WRITABLE_DEVICE, tables)
     guest = boot(acpi=acpi_tables.archive(tables, table), guid=None, icount=True,
-                 append=f"memmap=4K${ADDRESS:#x}")
+                 append=acpi_tables.KEEP_WRITABLE)
     guest.load_modules()
-    guest.run(f"insmod /modules/write_guid.ko address={ADDRESS:#x}")
+    guest.run(f"insmod /modules/write_guid.ko address={acpi_tables.WRITABLE_ADDRESS:#x}")
     return guest
 
 

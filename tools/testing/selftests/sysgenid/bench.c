@@ -1,22 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the device costs: its calls, a bump with 100,000 watchers, the memory of
- * a descriptor, and the longest time with interrupts or preemption off. Prints
+ * What the device costs: its calls, the look before a draw, a bump with 100,000
+ * watchers, their wake-ups, the memory of a descriptor, and the longest time with
+ * interrupts or preemption off, also while a new GUID is handled. Prints
  * "# NAME VALUE UNIT" for each figure. Time is judged only where a nanosecond is
  * an instruction: qemu -icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm.
  */
 #include "memory.h"
 #include "modules.h"
+#include "uevent.h"
 
 #include <limits.h>
 #include <sys/epoll.h>
 #include <sys/param.h>
+#include <sys/random.h>
 #include <time.h>
 
+#define GUID_ADDRESS "0x6000000"	/* of the tests' own generation ID, see bench.py */
 #define WATCHERS 100000
 #define BATCHES 25
 #define CALLS 200		/* in a batch, which is short against a tick */
 #define MOST_OFF 5000		/* instructions */
+#define MOST_VISIBLE 2600	/* instructions, for a bump */
+#define MOST_WAKE_UP 220	/* instructions, for a watcher */
+#define SOME_WATCHERS 10000	/* all of which are woken for that figure */
+#define MOST_HANDLING 12000	/* instructions with interrupts off, for an event */
 #define MOST_MEMORY 64		/* bytes for a descriptor, above a file's */
 
 static long long now(void)
@@ -145,6 +153,32 @@ TEST(calls_cost_what_a_simple_drivers_do_or_less)
 	}
 }
 
+#define LOOKS "/sys/module/vm_generation_id/parameters/looks"
+
+static void draw_16_bytes(void)
+{
+	char bytes[16];
+
+	syscall(SYS_getrandom, bytes, sizeof(bytes), 0);
+}
+
+TEST(look_costs_at_most_3_percent_of_a_draw)
+{
+	long long with, without;
+
+	SKIP_WITHOUT_INSTRUCTIONS();
+	if (!put_word(LOOKS, "on"))
+		SKIP(return, "this kernel has no looks");
+	with = cost(draw_16_bytes, CALLS);
+	ASSERT_TRUE(put_word(LOOKS, "off"));
+	without = cost(draw_16_bytes, CALLS);
+	ASSERT_TRUE(put_word(LOOKS, "on"));
+	figure("draw_of_16_bytes_without_look", without, "instructions");
+	figure("draw_of_16_bytes_with_look", with, "instructions");
+	EXPECT_LT(without, with);
+	EXPECT_LE(with * 100, without * 103);
+}
+
 TEST(mapped_counter_costs_what_any_memory_does)
 {
 	static const uint32_t memory = 1;
@@ -271,6 +305,8 @@ TEST_F_TIMEOUT(crowd, bump_is_visible_as_soon_with_100000_watchers, 300)
 	with = time_to_visible(self);
 	figure("bump_visible_without_watchers", without, "instructions");
 	figure("bump_visible_with_100000_watchers", with, "instructions");
+	EXPECT_GE(MOST_VISIBLE, without);
+	EXPECT_GE(MOST_VISIBLE, with);
 	EXPECT_LE(with * 10, without * 11);
 	EXPECT_LE(without * 10, with * 11);
 
@@ -278,6 +314,34 @@ TEST_F_TIMEOUT(crowd, bump_is_visible_as_soon_with_100000_watchers, 300)
 	trigger(self->fd, 0);
 	await_wake_ups(self);
 	figure("all_of_100000_watchers_woken", now() - start, "instructions");
+}
+
+/* From the call until its uevent comes, which is sent after all wake-ups; the best. */
+static long long time_to_uevent(FIXTURE_DATA(crowd) *self, int netlink)
+{
+	long long best = LLONG_MAX;
+
+	for (int i = 0; i < 5; i++) {
+		long long start = now();
+
+		next_event(netlink, bump(self->fd));
+		best = MIN(best, now() - start);
+		await_wake_ups(self);
+	}
+	return best;
+}
+
+TEST_F_TIMEOUT(crowd, waking_a_watcher_costs_little_more_than_its_callback, 300)
+{
+	int netlink = open_uevents();
+	long long without, with;
+
+	SKIP_WITHOUT_INSTRUCTIONS();
+	without = time_to_uevent(self, netlink);
+	add_watchers(self, SOME_WATCHERS);
+	with = time_to_uevent(self, netlink);
+	figure("wake_up_of_a_watcher", (with - without) / SOME_WATCHERS, "instructions");
+	EXPECT_LE((with - without) / SOME_WATCHERS, MOST_WAKE_UP);
 }
 
 static long long latency_get(const char *name)
@@ -343,6 +407,47 @@ TEST_F_TIMEOUT(crowd, interrupts_and_preemption_are_never_off_for_long, 300)
 	figure("longest_preemption_off", thread, "instructions");
 	EXPECT_GT(MOST_OFF, interrupt);
 	EXPECT_GT(MOST_OFF, thread);
+	unload_module("latency_test");
+}
+
+/* Has the GUID written anew, in pieces of that size and so many ns apart. */
+static void write_guid(const char *order)
+{
+	static const char path[] = "/sys/module/write_guid/parameters/write";
+
+	if (!put_word(path, order))
+		err(1, "%s", path);
+	do
+		draw_16_bytes();
+	while (number_in(path, ""));
+}
+
+/* As a draw finds it, a tick, a timer, and a system call: all by one function. */
+TEST_F_TIMEOUT(crowd, interrupts_are_off_for_a_bounded_time_while_a_guid_is_handled, 300)
+{
+	static const char * const orders[] = { "16 0", "8 10000", "8 900000", "1 5000" };
+	uint32_t before = get_generation(self->fd);
+	long long interrupt = LLONG_MAX;
+
+	SKIP_WITHOUT_INSTRUCTIONS();
+	if (!load_module("latency_test", ""))
+		SKIP(return, "latency_test can't be loaded");
+	if (!load_module("write_guid", "address=" GUID_ADDRESS))
+		SKIP(return, "there is no GUID that can be written");
+
+	for (int i = 0; i < 3; i++) {
+		latency_period("9973");
+		for (size_t j = 0; j < 200; j++)
+			write_guid(orders[j % ARRAY_SIZE(orders)]);
+		latency_period("0");
+		ASSERT_LT(1000, latency_get("samples"));
+		interrupt = MIN(interrupt, latency_get("interrupt"));
+	}
+	ASSERT_LT(before, get_generation(self->fd));
+	figure("longest_interrupts_off_for_a_new_guid", interrupt, "instructions");
+	EXPECT_GT(MOST_HANDLING, interrupt);
+	unload_module("write_guid");
+	unload_module("latency_test");
 }
 
 TEST_HARNESS_MAIN

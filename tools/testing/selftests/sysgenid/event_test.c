@@ -3,16 +3,9 @@
  * What tells people, scripts and udev of the generation: uevents, of which a
  * burst loses none silently, the attributes in sysfs, and fdinfo.
  */
-#include "device.h"
-
-#include <linux/netlink.h>
+#include "uevent.h"
 
 #define BURST 2000
-
-struct event {
-	uint32_t generation;
-	uint32_t merged;	/* earlier ones that it stands for */
-};
 
 FIXTURE(event) {
 	int fd;
@@ -21,54 +14,14 @@ FIXTURE(event) {
 
 FIXTURE_SETUP(event)
 {
-	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK, .nl_groups = 1 };
-	int room = 16 << 20;
-
 	self->fd = open_device(O_RDWR | O_NONBLOCK);
-	self->netlink = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
-	ASSERT_LE(0, self->netlink);
-	ASSERT_EQ(0, setsockopt(self->netlink, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)));
-	ASSERT_EQ(0, bind(self->netlink, (struct sockaddr *)&kernel, sizeof(kernel)));
+	self->netlink = open_uevents();
 }
 
 FIXTURE_TEARDOWN(event)
 {
 	close(self->netlink);
 	close(self->fd);
-}
-
-/* The value of NAME=value among an event's strings; "": it has none. */
-static const char *property(const char *strings, const char *end, const char *name)
-{
-	size_t length = strlen(name);
-
-	for (; strings < end; strings += strlen(strings) + 1)
-		if (!strncmp(strings, name, length) && strings[length] == '=')
-			return strings + length + 1;
-	return "";
-}
-
-/* Waits for the next event of the device that is not older than this. */
-static struct event next_event(int netlink, uint32_t oldest)
-{
-	char strings[4096];
-	struct event event;
-	const char *end;
-	ssize_t size;
-
-	do {
-		size = recv(netlink, strings, sizeof(strings) - 1, 0);
-		if (size < 0)
-			err(1, "recv");
-		strings[size] = '\0';
-		end = strings + size;
-		event.generation = strtoul(property(strings, end, "SYSGENID_GENERATION"), NULL, 10);
-		event.merged = strtoul(property(strings, end, "SYSGENID_MERGED"), NULL, 10);
-	} while (strcmp(property(strings, end, "DEVNAME"), "sysgenid") ||
-		 strcmp(property(strings, end, "SUBSYSTEM"), "misc") ||
-		 strcmp(property(strings, end, "ACTION"), "change") ||
-		 event.generation < oldest);
-	return event;
 }
 
 TEST_F(event, each_generation_is_announced)
