@@ -10,6 +10,7 @@
 #include <linux/cc_platform.h>
 #include <linux/delay.h>
 #include <linux/device.h>
+#include <linux/dmi.h>
 #include <linux/err.h>
 #include <linux/hrtimer.h>
 #include <linux/interrupt.h>
@@ -42,6 +43,9 @@
  */
 #define VMGENID_SETTLE		(20 * NSEC_PER_USEC)
 #define VMGENID_SETTLE_MAX	NSEC_PER_MSEC
+
+/* Firmware older than this has its NVS memory put back when it resumes from S3. */
+#define VMGENID_NVS_YEAR	2012
 
 struct vmgenid_guid {
 	u64 half[2];
@@ -671,22 +675,10 @@ static int vmgenid_probe(struct platform_device *pdev)
  * Suspend and hibernation
  */
 
-static int vmgenid_resume(struct device *dev)
-{
-	vmgenid_check(vmgenid_device, true);
-	return 0;
-}
-
-static int vmgenid_freeze(struct device *dev)
-{
-	vmgenid_device->resumed_before = pm_resume_via_firmware();
-	return 0;
-}
-
 /*
- * Where firmware resumed the system, the kernel has put back what was in NVS
- * memory when the image was made, over the GUID that the hypervisor had written.
- * A change cannot be ruled out; assume one.
+ * The kernel has put back what was in NVS memory when the system went to sleep,
+ * over the GUID that the hypervisor had written meanwhile. A change cannot be
+ * ruled out; assume one.
  */
 static void vmgenid_assume_changed(struct vmgenid *vmgenid)
 {
@@ -702,7 +694,33 @@ static void vmgenid_assume_changed(struct vmgenid *vmgenid)
 	spin_unlock_irq(&vmgenid->lock);
 }
 
-/* Also called for Xen's resume, which is no hibernation: no firmware runs. */
+static int vmgenid_thaw(struct device *dev)
+{
+	vmgenid_check(vmgenid_device, true);
+	return 0;
+}
+
+static int vmgenid_resume(struct device *dev)
+{
+	struct vmgenid *vmgenid = vmgenid_device;
+
+	/* See acpi_sleep_init(): after S3, only for older firmware. */
+	if (vmgenid->in_nvs && pm_resume_via_firmware() &&
+	    dmi_get_bios_year() < VMGENID_NVS_YEAR)
+		vmgenid_assume_changed(vmgenid);
+	return vmgenid_thaw(dev);
+}
+
+static int vmgenid_freeze(struct device *dev)
+{
+	vmgenid_device->resumed_before = pm_resume_via_firmware();
+	return 0;
+}
+
+/*
+ * After hibernation, where ACPI's platform code ran. That sets the flag, which
+ * may also be left from an earlier resume: Xen's resume is no hibernation.
+ */
 static int vmgenid_restore(struct device *dev)
 {
 	struct vmgenid *vmgenid = vmgenid_device;
@@ -710,13 +728,13 @@ static int vmgenid_restore(struct device *dev)
 	if (vmgenid->in_nvs && pm_resume_via_firmware() &&
 	    !vmgenid->resumed_before)
 		vmgenid_assume_changed(vmgenid);
-	return vmgenid_resume(dev);
+	return vmgenid_thaw(dev);
 }
 
 static const struct dev_pm_ops vmgenid_pm_ops = {
 	.resume = pm_sleep_ptr(vmgenid_resume),
 	.freeze = pm_sleep_ptr(vmgenid_freeze),
-	.thaw = pm_sleep_ptr(vmgenid_resume),
+	.thaw = pm_sleep_ptr(vmgenid_thaw),
 	.restore = pm_sleep_ptr(vmgenid_restore),
 };
 
