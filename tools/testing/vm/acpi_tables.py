@@ -9,10 +9,46 @@ import struct
 from pathlib import Path
 
 import host
+from guest import Guest
 from initramfs import Image
 
 # What QEMU calls the table that describes its generation ID.
 QEMU_OEM = ("BOCHS ", "VMGENID")
+# A Generic Event Device (ACPI 6.5, 5.6.9) that reports the event of QEMU's
+# generation ID, for a machine without an SCI: there, firmware enables the event's
+# bit and clears it. The registers are those of QEMU's GPE block 0, at 0xafe0 on
+# the machine "pc" (hw/acpi/piix4.c); the event is its bit 5; interrupt 9 is the
+# line that would otherwise be the SCI.
+EVENT_DEVICE = """
+    External (\\_SB.VGEN, DeviceObj)
+    Device (\\_SB.GED0) {
+        Name (_HID, "ACPI0013")
+        Name (_CRS, ResourceTemplate () {
+            Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive) { 9 }
+        })
+        OperationRegion (GPE0, SystemIO, 0xAFE0, 4)
+        Field (GPE0, ByteAcc, NoLock, Preserve) { STS0, 8, STS1, 8, ENA0, 8, ENA1, 8 }
+        Method (_INI) { ENA0 = 0x20 }
+        Method (_EVT, 1, Serialized) {
+            STS0 = 0x20
+            Notify (\\_SB.VGEN, 0x80)
+        }
+    }
+    Device (\\_SB.MASK) {
+        Name (_HID, "TEST2001")
+        Method (_SUN) { \\_SB.GED0.ENA0 = 0\nReturn (0) }
+    }"""
+# Read in a guest with that: from now on the event does not raise the interrupt.
+MASK_EVENT = "cat /sys/bus/acpi/devices/TEST2001:00/sun"
+# A device whose attribute "sun" in sysfs, when it is read, has firmware notify the
+# driver of QEMU's generation ID, with no interrupt.
+NOTIFIER = """
+    External (\\_SB.VGEN, DeviceObj)
+    Device (\\_SB.NTFY) {
+        Name (_HID, "TEST2000")
+        Method (_SUN) { Notify (\\_SB.VGEN, 0x80)\nReturn (0) }
+    }"""
+NOTIFY = "cat /sys/bus/acpi/devices/TEST2000:00/sun"
 # Of the table "FACP", in ACPI 6.5, 5.2.9: where its flags are, and one of them.
 FADT_FLAGS = 112
 HW_REDUCED = 1 << 20
@@ -65,6 +101,11 @@ def newer(table: bytes) -> bytes:
     changed[9] = 0
     changed[9] = -sum(changed) % 256
     return bytes(changed)
+
+
+def dump(guest: Guest, name: str) -> bytes:
+    """The table that the guest has under that name; with a pattern all that match, in a row."""
+    return bytes.fromhex(guest.run(f"cat /sys/firmware/acpi/tables/{name} | od -An -v -tx1"))
 
 
 def find_guid(ssdt: bytes) -> int:

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+import acpi_tables
 import build
 import host
 import kernels
@@ -137,6 +138,26 @@ def boot(request, kernel, booted, logs):
             guest.kill()
         else:
             guest.close()
+
+
+@pytest.fixture(scope="session")
+def reduced_tables():
+    """ACPI tables of machines without an SCI, by kernel."""
+    return {}
+
+
+@pytest.fixture(params=["sci", "ged"])
+def delivery(request, boot, kernel, reduced_tables, tmp_path_factory) -> dict:
+    """Options of a machine whose ACPI events come by the SCI, or by a Generic Event Device."""
+    if request.param == "sci":
+        return {}
+    if kernel not in reduced_tables:
+        folder = tmp_path_factory.mktemp("reduced")
+        with boot() as plain:
+            fadt = acpi_tables.hardware_reduced(acpi_tables.dump(plain, "FACP"))
+        reduced_tables[kernel] = acpi_tables.archive(
+            folder, fadt, acpi_tables.compiled(acpi_tables.EVENT_DEVICE, folder))
+    return {"acpi": reduced_tables[kernel]}
 
 
 @pytest.fixture

@@ -271,17 +271,13 @@ class Firmware:
 @pytest.fixture
 def dsdt(boot) -> bytes:
     """QEMU's main table, but for what makes all integers have 32 bits."""
-    return acpi_tables.with_revision(dump(boot(guid=None), "DSDT"), 2)
+    return acpi_tables.with_revision(acpi_tables.dump(boot(guid=None), "DSDT"), 2)
 
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory) -> Path:
     """Where the tables of those guests are that can share a snapshot."""
     return tmp_path_factory.mktemp("tables")
-
-
-def dump(guest: Guest, name: str) -> bytes:
-    return bytes.fromhex(guest.run(f"od -An -v -tx1 /sys/firmware/acpi/tables/{name}"))
 
 
 @pytest.fixture
@@ -412,7 +408,7 @@ def test_bad_firmware_leaves_a_counter_for_software(boot, tmp_path):
 
 def test_device_of_another_hypervisor_tells_of_a_restore(boot, tmp_path):
     """QEMU's own table is replaced by one as Hyper-V has it, with the same GUID."""
-    guid = acpi_tables.find_guid(dump(boot(), "SSDT"))
+    guid = acpi_tables.find_guid(acpi_tables.dump(boot(), "SSDT"))
     ids = VARIANTS[index_of("hyper_v_2025")].ids
     table = acpi_tables.compiled(f"""
         Device (\\_SB.GENC) {{
@@ -438,7 +434,7 @@ def test_device_of_another_hypervisor_tells_of_a_restore(boot, tmp_path):
 @pytest.mark.kernels("6.1-cloud")
 def test_without_the_interrupt_system_calls_notice(boot, tmp_path):
     """On hardware-reduced ACPI whose firmware lacks a Generic Event Device."""
-    fadt = acpi_tables.hardware_reduced(dump(boot(), "FACP"))
+    fadt = acpi_tables.hardware_reduced(acpi_tables.dump(boot(), "FACP"))
     guest = boot(acpi=acpi_tables.archive(tmp_path, fadt), fresh=True)
     guest.load_modules()
     with guest.snapshot() as snap, snap.restore() as clone:

@@ -3,7 +3,8 @@
  * Watches the GUID in memory and the generation, in the way that is asked for:
  * how often was the GUID the new one, and the generation seen after that still
  * the old one? Says "watching GUID", and after the restore "stale TIMES
- * MICROSECONDS". With a priority it watches as a real-time program.
+ * MICROSECONDS". With a priority it watches as a real-time program. Says "resumed"
+ * when it runs after it could not for a while.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -18,6 +19,8 @@
 /* In QEMU's table: Name (VGIA, …) with four bytes, to which ADDR adds 40. */
 #define NAME		"\x08VGIA\x0c"
 #define OFFSET		40
+
+#define PAUSE		1e5	/* µs that it did not run, to be told of */
 
 static uint32_t find_address(const char *path)
 {
@@ -72,7 +75,7 @@ int main(int argc, char **argv)
 	volatile const uint64_t *guid;
 	unsigned long stale = 0;
 	bool (*changed)(void);
-	double since = 0;
+	double since = 0, last, time;
 	uint64_t old[2];
 	bool is_new;
 
@@ -92,7 +95,12 @@ int main(int argc, char **argv)
 	fflush(stdout);
 
 	/* First the GUID, then the generation: which can only be as new. */
-	for (;;) {
+	for (last = now();; last = time) {
+		time = now();
+		if (time - last > PAUSE) {
+			printf("resumed\n");
+			fflush(stdout);
+		}
 		is_new = guid[0] != old[0] || guid[1] != old[1];
 		if (changed())
 			break;
