@@ -9,6 +9,8 @@ GPE = "/sys/firmware/acpi/interrupts/gpe05"
 INTERRUPTS = ("$(($(awk '/ACPI:Ged$/ { for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i } "
               "END { print n + 0 }' /proc/interrupts) "
               "- $(cat /run/before 2> /dev/null || echo 0)))")
+# What trace_reseed.ko has seen.
+SEEN = "/sys/module/trace_reseed/parameters/seen"
 COUNT = f"$([ -e {GPE} ] && cut -c1-8 {GPE} || echo {INTERRUPTS})"
 
 

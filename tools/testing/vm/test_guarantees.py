@@ -4,15 +4,17 @@
 "Stale" is a look at the generation that still gives the old one although the
 GUID, looked at before it, was the new one already.
 """
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
+import acpi_tables
 from channel import Program
-from events import (COUNT, events, interrupt, interrupted_cpu, load_modules, mask_events,
+from events import (COUNT, SEEN, events, interrupt, interrupted_cpu, load_modules, mask_events,
                     on_cpu, settled_generation)
-from guest import Guest
+from guest import Guest, Snapshot
 
 RESTORES = 20
 # Where one that is stale shows the bug more often than not; and with a kernel that
@@ -20,6 +22,7 @@ RESTORES = 20
 FEWER_RESTORES = 5
 SYSTEM_CALLS = ("read", "poll", "ioctl", "write", "wait")
 BUSY = "while :; do :; done"
+HOLD_RTNL = "/sys/kernel/debug/hold_rtnl"
 # The highest of a program that does not get in the driver's way.
 PRIORITY = 49
 
@@ -174,6 +177,76 @@ def test_system_call_is_never_stale_without_any_interrupt(guest):
             assert guest.program(watcher).wait_for(r"^stale (\d+)")[1] == "0", call
             assert guest.generation() == number
             assert events(guest) == 0
+
+
+# Reseed before publish
+
+def by_interrupt(guest: Guest) -> None:
+    guest.run(f"until [ {COUNT} -gt 0 ]; do :; done")
+
+
+def by_system_call(guest: Guest) -> None:
+    assert events(guest) == 0
+    assert guest.generation() == 1
+
+
+def by_notify(guest: Guest) -> None:
+    assert events(guest) == 0
+    guest.run(acpi_tables.NOTIFY)
+
+
+def assert_reseeds_first(guest: Guest, notice: Callable[[Guest], None]) -> None:
+    """When the driver has the generator reseed, the mapped page shows the old generation."""
+    guest.run("insmod /modules/trace_reseed.ko")
+    with guest.snapshot() as snap:
+        for _ in range(FEWER_RESTORES):
+            with snap.restore() as clone:
+                notice(clone)
+                clone.unload_backend()
+                assert clone.generation() == 1
+                seen = clone.run(f"cat {SEEN}")
+                assert re.findall(r"^ours (\d+)", seen, re.M)[:1] == ["0"], seen
+
+
+def test_interrupt_reseeds_before_it_publishes(guest):
+    load_modules(guest)
+    assert_reseeds_first(guest, by_interrupt)
+
+
+def test_system_call_reseeds_before_it_publishes(guest):
+    load_modules(guest)
+    mask_events(guest)
+    assert_reseeds_first(guest, by_system_call)
+
+
+def test_notify_reseeds_before_it_publishes(boot, tmp_path):
+    guest = boot(acpi=acpi_tables.archive(
+        tmp_path, acpi_tables.compiled(acpi_tables.NOTIFIER, tmp_path)))
+    load_modules(guest)
+    mask_events(guest)
+    assert_reseeds_first(guest, by_notify)
+
+
+@pytest.mark.kernels("6.12-debug")
+def test_notifiers_are_called_after_publishing_and_may_take_long(boot):
+    """WireGuard's takes a lock that all of networking takes; ours comes after that."""
+    guest = boot()
+    guest.run("ip link add wg0 type wireguard")
+    load_modules(guest)
+    guest.run("insmod /modules/trace_reseed.ko && insmod /modules/hold_rtnl.ko")
+    holder = guest.start(f"echo 1 > {HOLD_RTNL}/hold")
+    guest.run(f"until grep -q Y {HOLD_RTNL}/holding; do :; done")
+    watcher = guest.start("stale_window map")
+    watcher.wait_for("^watching")
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.program(watcher).wait_for(r"^stale (\d+)")[1] == "0"
+        assert clone.generation() == 1
+        clone.run("until grep -q wg_vm_notification /proc/[0-9]*/stack; do :; done")
+        assert "notifier" not in clone.run(f"cat {SEEN}")
+        clone.run(f"echo 0 > {HOLD_RTNL}/hold")
+        assert clone.program(holder).wait() == 0
+        clone.run(f"until grep -q notifier {SEEN}; do :; done")
+        assert re.findall(r"^notifier (\d+)", clone.run(f"cat {SEEN}"), re.M) == ["1"]
 
 
 # One event, one increment
