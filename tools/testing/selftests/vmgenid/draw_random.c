@@ -10,11 +10,11 @@
  * ("never"). In a clone that was told of no new generation, the draws go on.
  */
 #define _GNU_SOURCE
-#include <linux/random.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
+#include "crng.h"
 #include "ways.h"
 
 #define KEPT	(1 << 19)	/* how many of the last draws are kept */
@@ -23,20 +23,6 @@
 
 static unsigned char draws[KEPT][BYTES];
 static unsigned long drawn;
-
-static void make_ready(void)
-{
-	struct {
-		struct rand_pool_info info;
-		char bytes[64];
-	} pool = { .info = { .entropy_count = 512, .buf_size = 64 } };
-	int fd = open("/dev/urandom", O_RDONLY);
-
-	memset(pool.bytes, 'x', sizeof(pool.bytes));
-	if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool))
-		err(1, "RNDADDENTROPY");
-	close(fd);
-}
 
 static void draw(void)
 {
@@ -86,7 +72,7 @@ int main(int argc, char **argv)
 	changed = ways_start(argv[1]);
 	when = argv[2];
 	if (!strcmp(when, "early"))
-		make_ready();
+		crng_make_ready();
 	if (strcmp(when, "late"))
 		draw();
 	else if (getrandom(draws[0], 1, GRND_NONBLOCK) != -1)
@@ -101,7 +87,7 @@ int main(int argc, char **argv)
 		answer();
 	}
 	if (!strcmp(when, "late"))
-		make_ready();
+		crng_make_ready();
 	printf("seen %lu\n", drawn);
 	show(drawn, AFTER);
 	return 0;

@@ -12,55 +12,10 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "guid.h"
 #include "ways.h"
 
-
-#define TABLES		"/sys/firmware/acpi/tables/"
-/* In QEMU's table: Name (VGIA, …) with four bytes, to which ADDR adds 40. */
-#define NAME		"\x08VGIA\x0c"
-#define OFFSET		40
-
-#define PAUSE		1e5	/* µs that it did not run, to be told of */
-
-static uint32_t find_address(const char *path)
-{
-	char table[65536];
-	FILE *file = fopen(path, "r");
-	uint32_t page;
-	size_t length;
-	char *name;
-
-	if (!file)
-		return 0;
-	length = fread(table, 1, sizeof(table), file);
-	fclose(file);
-	name = memmem(table, length, NAME, strlen(NAME));
-	if (!name)
-		return 0;
-	memcpy(&page, name + strlen(NAME), sizeof(page));
-	return page + OFFSET;
-}
-
-static volatile const uint64_t *map_guid(void)
-{
-	const long page = sysconf(_SC_PAGESIZE);
-	uint32_t address = 0;
-	char path[64];
-	char *memory;
-	int fd;
-
-	for (int i = 0; !address && i < 10; i++) {
-		snprintf(path, sizeof(path), i ? TABLES "SSDT%d" : TABLES "SSDT", i);
-		address = find_address(path);
-	}
-	if (!address)
-		errx(1, "no table of QEMU's tells where the GUID is");
-	fd = open("/dev/mem", O_RDONLY);
-	memory = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, address & -page);
-	if (fd < 0 || memory == MAP_FAILED)
-		err(1, "/dev/mem at %#x", address);
-	return (const uint64_t *)(memory + (address & (page - 1)));
-}
+#define PAUSE	1e5	/* µs that it did not run, to be told of */
 
 static double now(void)
 {
@@ -72,11 +27,9 @@ static double now(void)
 
 int main(int argc, char **argv)
 {
-	volatile const uint64_t *guid;
 	unsigned long stale = 0;
 	bool (*changed)(void);
 	double since = 0, last, time;
-	uint64_t old[2];
 	bool is_new;
 
 	if (argc < 2 || argc > 3)
@@ -88,10 +41,8 @@ int main(int argc, char **argv)
 			err(1, "priority %s", argv[2]);
 	}
 	changed = ways_start(argv[1]);
-	guid = map_guid();
-	old[0] = guid[0];
-	old[1] = guid[1];
-	printf("watching %016llx\n", (unsigned long long)old[0]);
+	guid_start();
+	printf("watching %016llx\n", (unsigned long long)guid_first[0]);
 	fflush(stdout);
 
 	/* First the GUID, then the generation: which can only be as new. */
@@ -101,7 +52,7 @@ int main(int argc, char **argv)
 			printf("resumed\n");
 			fflush(stdout);
 		}
-		is_new = guid[0] != old[0] || guid[1] != old[1];
+		is_new = guid_is_new();
 		if (changed())
 			break;
 		if (is_new && !stale++)

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The GUID in memory, by /dev/mem: a program that reads it there knows of a
+ * restore before the driver does.
+ */
+#ifndef GUID_H
+#define GUID_H
+
+#include <err.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define TABLES		"/sys/firmware/acpi/tables/"
+/* In QEMU's table: Name (VGIA, …) with four bytes, to which ADDR adds 40. */
+#define NAME		"\x08VGIA\x0c"
+#define OFFSET		40
+
+/* The GUID, which only the hypervisor writes; and its value at the start. */
+static volatile const uint64_t *guid;
+static uint64_t guid_first[2];
+
+static uint32_t guid_find_address(const char *path)
+{
+	char table[65536];
+	FILE *file = fopen(path, "r");
+	uint32_t page;
+	size_t length;
+	char *name;
+
+	if (!file)
+		return 0;
+	length = fread(table, 1, sizeof(table), file);
+	fclose(file);
+	name = memmem(table, length, NAME, strlen(NAME));
+	if (!name)
+		return 0;
+	memcpy(&page, name + strlen(NAME), sizeof(page));
+	return page + OFFSET;
+}
+
+/* Maps the GUID and remembers its value. */
+static void guid_start(void)
+{
+	const long page = sysconf(_SC_PAGESIZE);
+	uint32_t address = 0;
+	char path[64];
+	char *memory;
+	int fd;
+
+	for (int i = 0; !address && i < 10; i++) {
+		snprintf(path, sizeof(path), i ? TABLES "SSDT%d" : TABLES "SSDT", i);
+		address = guid_find_address(path);
+	}
+	if (!address)
+		errx(1, "no ACPI table of QEMU gives the address of the GUID");
+	fd = open("/dev/mem", O_RDONLY);
+	memory = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, address & -page);
+	if (fd < 0 || memory == MAP_FAILED)
+		err(1, "/dev/mem at %#x", address);
+	guid = (const uint64_t *)(memory + (address & (page - 1)));
+	guid_first[0] = guid[0];
+	guid_first[1] = guid[1];
+}
+
+static inline bool guid_is_new(void)
+{
+	return guid[0] != guid_first[0] || guid[1] != guid_first[1];
+}
+
+#endif /* GUID_H */
