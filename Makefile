@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs overlay modules install install-modules install-user check check-debian check-debug check-kcsan fuzz coverage deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-user check check-long check-debian check-debug check-kcsan fuzz coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -45,7 +45,11 @@ deb: $(PYTHON) ## build Debian packages, in build/deb/
 
 check: $(PYTHON) ## run every test, in guests with Debian's kernels; ACCEL=kvm makes it quick
 	@$(PYTHON) $(VM)/packages.py
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian" $(PYTEST_ARGS)
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not long" $(PYTEST_ARGS)
+
+check-long: $(PYTHON) ## the tests of check that restore guests again and again, as often as is promised
+	@$(PYTHON) $(VM)/packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m long $(PYTEST_ARGS)
 
 check-debian: $(PYTHON) ## install, upgrade and purge the packages in a Debian, and clone it
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \
@@ -55,7 +59,7 @@ check-debian: $(PYTHON) ## install, upgrade and purge the packages in a Debian, 
 check-debug: $(PYTHON) ## run the tests in a kernel that finds mistakes, and make it fail; builds it first
 	@$(PYTHON) $(VM)/packages.py
 	@rm -rf build/coverage
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-debug -m "not debian" \
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-debug -m "not debian and not long" \
 		--ignore test_build.py --ignore test_lint.py --ignore test_costs.py --ignore test_install.py \
 		$(PYTEST_ARGS)
 	@$(PYTHON) $(VM)/gcov.py

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What is not looked at before each use, on every CPU: the mapped counter, and
+ * random numbers that were made before they are drawn, the kernel's get_random_u32()
+ * or the vDSO's getrandom(). In how many timer ticks of its CPU does each notice
+ * that the GUID in memory has changed?
+ *
+ * Says "watching", or "none" where the kernel has no such numbers. After the restore,
+ * for each CPU: "cpu NUMBER stale TICKS MICROSECONDS", the ticks before the last look
+ * at the mapped counter that gave the old generation; -1: none did; "for good", if it
+ * has not changed in GIVE_UP ticks. Then the draws: "early NUMBER HEX", made at once,
+ * and "late NUMBER HEX", made after ticks enough for everything to have noticed.
+ */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <time.h>
+
+#include "crng.h"
+#include "guid.h"
+#include "ways.h"
+
+#define EARLY		4
+#define LATE		16
+#define MOST_CPUS	64
+/* In the first tick; or by the driver's timer, 20 µs after it. */
+#define NOTICED		2
+#define GIVE_UP		20
+#define KERNEL		"/sys/kernel/debug/draw_kernel/"
+
+/* Of the kernel's include/uapi/linux/random.h since Linux 6.11. */
+struct opaque_params {
+	uint32_t size;
+	uint32_t mmap_prot;
+	uint32_t mmap_flags;
+	uint32_t reserved[13];
+};
+
+typedef ssize_t (*vdso_getrandom)(void *buffer, size_t length, unsigned int flags,
+				  void *state, size_t state_size);
+
+struct cpu {
+	uint64_t draws[EARLY + LATE];
+	long long stale_ticks;
+	double stale_us;
+	bool fresh;
+	void *state;		/* of the vDSO's generator, which is this thread's */
+};
+
+static struct cpu cpus[MOST_CPUS];
+static pthread_barrier_t start;
+static int ticks_fd, u32_fd;
+static vdso_getrandom getrandom_in_vdso;
+static struct opaque_params params;
+
+static uint64_t ticks(void)
+{
+	uint64_t now;
+
+	if (pread(ticks_fd, &now, sizeof(now), 0) != sizeof(now))
+		err(1, KERNEL "ticks");
+	return now;
+}
+
+static double now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1e6 + time.tv_nsec / 1e3;
+}
+
+static uint64_t draw_u32(struct cpu *cpu)
+{
+	uint32_t number;
+
+	(void)cpu;
+	if (pread(u32_fd, &number, sizeof(number), 0) != sizeof(number))
+		err(1, KERNEL "u32");
+	return number;
+}
+
+/* By the vDSO's section headers, which are mapped with it. */
+static void *find_in_vdso(const char *wanted)
+{
+	const char *vdso = (const char *)getauxval(AT_SYSINFO_EHDR);
+	const Elf64_Ehdr *file = (const Elf64_Ehdr *)vdso;
+	const Elf64_Shdr *sections, *names;
+	const Elf64_Sym *symbols;
+
+	if (!vdso)
+		return NULL;
+	sections = (const Elf64_Shdr *)(vdso + file->e_shoff);
+	for (int i = 0; i < file->e_shnum; i++) {
+		if (sections[i].sh_type != SHT_DYNSYM)
+			continue;
+		names = &sections[sections[i].sh_link];
+		symbols = (const Elf64_Sym *)(vdso + sections[i].sh_offset);
+		for (size_t j = 0; j < sections[i].sh_size / sizeof(*symbols); j++)
+			if (!strcmp(vdso + names->sh_offset + symbols[j].st_name, wanted))
+				return (void *)(vdso + symbols[j].st_value);
+	}
+	return NULL;
+}
+
+static uint64_t draw_vdso(struct cpu *cpu)
+{
+	uint64_t number;
+
+	if (getrandom_in_vdso(&number, sizeof(number), 0, cpu->state, params.size) !=
+	    sizeof(number))
+		errx(1, "the vDSO's getrandom");
+	return number;
+}
+
+static uint64_t (*draw)(struct cpu *cpu);
+
+static bool find_numbers(const char *name)
+{
+	if (!strcmp(name, "u32")) {
+		draw = draw_u32;
+		u32_fd = open(KERNEL "u32", O_RDONLY);
+		return true;
+	}
+	draw = draw_vdso;
+	getrandom_in_vdso = (vdso_getrandom)find_in_vdso("__vdso_getrandom");
+	if (!getrandom_in_vdso)
+		return false;
+	if (getrandom_in_vdso(NULL, 0, 0, &params, ~0UL))
+		errx(1, "the vDSO does not say how large its state is");
+	for (int i = 0; i < MOST_CPUS; i++) {
+		cpus[i].state = mmap(NULL, sysconf(_SC_PAGESIZE), params.mmap_prot,
+				     params.mmap_flags, -1, 0);
+		if (cpus[i].state == MAP_FAILED)
+			err(1, "the vDSO's state");
+	}
+	return true;
+}
+
+/* From the first look that found the GUID new, until the counter has followed. */
+static void watch_counter(struct cpu *cpu, uint64_t first)
+{
+	double since = now();
+	long long since_first;
+
+	cpu->stale_ticks = -1;
+	do {
+		since_first = ticks() - first;
+		cpu->fresh = by_map();
+		if (cpu->fresh)
+			break;
+		cpu->stale_ticks = since_first;
+		cpu->stale_us = now() - since;
+	} while (since_first < GIVE_UP);
+}
+
+static void *watch_on(void *data)
+{
+	int number = (intptr_t)data;
+	struct cpu *cpu = &cpus[number];
+	cpu_set_t set;
+	uint64_t first;
+	int i = 0;
+
+	CPU_ZERO(&set);
+	CPU_SET(number, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		err(1, "CPU %d", number);
+	/* Has numbers made ready, of which it is the first. */
+	draw(cpu);
+	pthread_barrier_wait(&start);
+	do
+		first = ticks();
+	while (!guid_is_new());
+
+	while (i < EARLY)
+		cpu->draws[i++] = draw(cpu);
+	watch_counter(cpu, first);
+	while (ticks() - first < NOTICED)
+		;
+	while (i < EARLY + LATE)
+		cpu->draws[i++] = draw(cpu);
+	return NULL;
+}
+
+static void show(int number)
+{
+	const struct cpu *cpu = &cpus[number];
+
+	if (cpu->fresh)
+		printf("cpu %d stale %lld %.0f\n", number, cpu->stale_ticks, cpu->stale_us);
+	else
+		printf("cpu %d stale for good\n", number);
+	for (int i = 0; i < EARLY + LATE; i++)
+		printf("%s %d %016llx\n", i < EARLY ? "early" : "late", number,
+		       (unsigned long long)cpu->draws[i]);
+}
+
+int main(int argc, char **argv)
+{
+	int count = sysconf(_SC_NPROCESSORS_ONLN);
+	pthread_t threads[MOST_CPUS];
+
+	if (argc != 2 || (strcmp(argv[1], "u32") && strcmp(argv[1], "vdso")))
+		errx(2, "usage: draw_batched u32|vdso");
+	if (count > MOST_CPUS)
+		errx(1, "%d CPUs are more than %d", count, MOST_CPUS);
+	ways_start("map");
+	guid_start();
+	crng_make_ready();
+	ticks_fd = open(KERNEL "ticks", O_RDONLY);
+	if (ticks_fd < 0)
+		err(1, KERNEL "ticks");
+	if (!find_numbers(argv[1])) {
+		printf("none\n");
+		return 0;
+	}
+	pthread_barrier_init(&start, NULL, count + 1);
+	for (intptr_t cpu = 0; cpu < count; cpu++)
+		if (pthread_create(&threads[cpu], NULL, watch_on, (void *)cpu))
+			errx(1, "no thread");
+	pthread_barrier_wait(&start);
+	printf("watching\n");
+	fflush(stdout);
+
+	for (int cpu = 0; cpu < count; cpu++)
+		pthread_join(threads[cpu], NULL);
+	for (int cpu = 0; cpu < count; cpu++)
+		show(cpu);
+	return 0;
+}
