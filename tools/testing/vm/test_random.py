@@ -108,7 +108,7 @@ def test_nothing_but_the_guid_makes_clones_diverge(boot, ready):
                     assert not new.values & draws_from(same, program, new.number)
 
 
-@pytest.mark.parametrize("way", ["map", "read", "poll", "ioctl"])
+@pytest.mark.parametrize("way", ["map", "hardware", "read", "poll", "ioctl"])
 def test_clones_diverge_on_the_other_cpu(boot, way):
     guest = boot(smp=2, **PREDICTABLE)
     load_modules(guest)

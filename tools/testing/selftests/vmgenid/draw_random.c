@@ -68,7 +68,8 @@ int main(int argc, char **argv)
 	const char *when;
 
 	if (argc != 3)
-		errx(2, "usage: draw_random map|read|poll|ioctl|write|wait early|late|never");
+		errx(2, "usage: draw_random map|hardware|read|poll|ioctl|write|wait "
+		     "early|late|never");
 	changed = ways_start(argv[1]);
 	when = argv[2];
 	if (!strcmp(when, "early"))

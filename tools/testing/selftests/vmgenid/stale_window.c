@@ -33,7 +33,7 @@ int main(int argc, char **argv)
 	bool is_new;
 
 	if (argc < 2 || argc > 3)
-		errx(2, "usage: stale_window map|read|poll|ioctl|write|wait [PRIORITY]");
+		errx(2, "usage: stale_window map|hardware|read|poll|ioctl|write|wait [PRIORITY]");
 	if (argc == 3) {
 		struct sched_param param = { .sched_priority = atoi(argv[2]) };
 

@@ -23,10 +23,34 @@
 static int ways_fd;
 static volatile uint32_t *ways_page;
 static uint32_t ways_first;
+/* The hardware's identifier, for by_hardware(), and its value at the start. */
+static const uint8_t *ways_identifier;
+static uint8_t ways_identifier_first[16];
 
 static bool by_map(void)
 {
 	return *ways_page != ways_first;
+}
+
+static bool by_ioctl(void)
+{
+	uint32_t generation;
+
+	if (ioctl(ways_fd, SYSGENID_GET_GENERATION, &generation))
+		err(1, "SYSGENID_GET_GENERATION");
+	return generation != ways_first;
+}
+
+/*
+ * Compares the hardware's identifier in line and, if it changed, has the kernel
+ * act on it: what the mapped identifier shows, that call must not miss.
+ */
+static bool by_hardware(void)
+{
+	/* The compiler does not know that the hypervisor writes there. */
+	__asm__ __volatile__("" ::: "memory");
+	return memcmp(ways_identifier, ways_identifier_first, sizeof(ways_identifier_first)) &&
+	       by_ioctl();
 }
 
 static bool by_read(void)
@@ -49,15 +73,6 @@ static bool by_poll(void)
 	return device.revents & POLLIN;
 }
 
-static bool by_ioctl(void)
-{
-	uint32_t generation;
-
-	if (ioctl(ways_fd, SYSGENID_GET_GENERATION, &generation))
-		err(1, "SYSGENID_GET_GENERATION");
-	return generation != ways_first;
-}
-
 /* What is over can't be acknowledged any more. */
 static bool by_write(void)
 {
@@ -78,6 +93,25 @@ static bool by_wait(void)
 	return true;
 }
 
+static void map_identifier(void)
+{
+	const long page = sysconf(_SC_PAGESIZE);
+	struct sysgenid_hardware hardware;
+	int fd = open("/dev/sysgenid", O_RDWR);
+	uint8_t *memory;
+
+	if (fd < 0 || ioctl(fd, SYSGENID_GET_HARDWARE, &hardware))
+		err(1, "SYSGENID_GET_HARDWARE");
+	memory = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, page);
+	if (memory == MAP_FAILED)
+		err(1, "mmap of the hardware's page");
+	if (hardware.size != sizeof(ways_identifier_first))
+		errx(1, "an identifier of %u bytes", hardware.size);
+	ways_identifier = memory + hardware.offset;
+	memcpy(ways_identifier_first, ways_identifier, hardware.size);
+	close(fd);
+}
+
 /* Opens the device and returns how the named way sees a new generation. */
 static bool (*ways_start(const char *name))(void)
 {
@@ -85,8 +119,9 @@ static bool (*ways_start(const char *name))(void)
 		const char *name;
 		bool (*changed)(void);
 	} ways[] = {
-		{ "map", by_map }, { "read", by_read }, { "poll", by_poll },
-		{ "ioctl", by_ioctl }, { "write", by_write }, { "wait", by_wait },
+		{ "map", by_map }, { "hardware", by_hardware }, { "read", by_read },
+		{ "poll", by_poll }, { "ioctl", by_ioctl }, { "write", by_write },
+		{ "wait", by_wait },
 	};
 
 	ways_fd = open("/dev/sysgenid", (strcmp(name, "write") ? O_RDONLY : O_RDWR) | O_NONBLOCK);
@@ -95,10 +130,12 @@ static bool (*ways_start(const char *name))(void)
 	ways_page = mmap(NULL, sysconf(_SC_PAGESIZE), PROT_READ, MAP_SHARED, ways_fd, 0);
 	if (ways_page == MAP_FAILED)
 		err(1, "mmap");
+	if (!strcmp(name, "hardware"))
+		map_identifier();
 	for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++)
 		if (!strcmp(name, ways[i].name))
 			return ways[i].changed;
-	errx(2, "%s: choose of map, read, poll, ioctl, write and wait", name);
+	errx(2, "%s: choose of map, hardware, read, poll, ioctl, write and wait", name);
 }
 
 #endif /* WAYS_H */
