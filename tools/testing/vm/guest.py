@@ -56,6 +56,7 @@ class Options:
     machine: str = "pc"
     firmware: Path | None = None
     devices: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()  # more of QEMU's arguments
     disk: Path | None = None    # on NVMe, written to
     network: bool = False       # QEMU's own, with DHCP; its packets go to a file
     icount: bool = False        # a nanosecond is an instruction: clones run alike
@@ -107,6 +108,7 @@ def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
                  f"filter-dump,id=packets,netdev=net,file={packets_of(console)}"]
     if options.icount:
         argv += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
+    argv += options.settings
     for device in options.devices:
         argv += ["-device", device]
     if options.disk:
