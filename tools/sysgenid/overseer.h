@@ -12,6 +12,8 @@
 #include <sys/types.h>
 #include <syslog.h>
 
+#include <clock.h>
+
 /* What a generation has gone through. */
 enum phase {
 	PHASE_HOOKS,		/* hooks are to be run, after the last one done */
@@ -53,9 +55,6 @@ struct hook_counts {
 void __attribute__((format(printf, 5, 6)))
 report(int priority, const char *event, uint64_t generation, const char *hook,
        const char *format, ...);
-
-/* Of a clock that is never set, in milliseconds. */
-int64_t now_ms(void);
 
 /* Is anything to be read, or over, within so many milliseconds (-1: ever)? */
 bool wait_readable(int fd, int timeout);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Says that nothing tells of clones here: once, to whom the program has named,
- * or else to the system's log. Not by syslog(3), which would leave a descriptor
- * and its own settings to the program.
+ * Logs, once, that no source was found: to the program's callback, or else to
+ * the system's log. syslog(3) would leave the program a descriptor and settings.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,44 +15,43 @@
 
 #include "source.h"
 
-static void tell_system(const char *text)
+static void log_to_system(const char *text)
 {
 	static const struct sockaddr_un log = {
 		.sun_family = AF_UNIX, .sun_path = "/dev/log"
 	};
 	char line[512];
-	int fd = source_keep_off_streams(socket(AF_UNIX,
+	int fd = sysgenid_above_stdio_(socket(AF_UNIX,
 			SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 
 	if (fd < 0)
 		return;
 	snprintf(line, sizeof(line), "<%d>%s[%d]: %s", LOG_USER | LOG_NOTICE,
 		 program_invocation_short_name, (int)getpid(), text);
-	/* A log that is full or not there is nobody's concern here. */
+	/* Where the log is full or missing, there is no other place to say so. */
 	(void)sendto(fd, line, strlen(line), MSG_NOSIGNAL,
 		     (const struct sockaddr *)&log, sizeof(log));
 	close(fd);
 }
 
-static sysgenid_log *told = tell_system;
+static sysgenid_log *callback = log_to_system;
 
 void sysgenid_set_log(sysgenid_log *log)
 {
-	__atomic_store_n(&told, log, __ATOMIC_RELEASE);
+	__atomic_store_n(&callback, log, __ATOMIC_RELEASE);
 }
 
-void log_no_source(int error)
+void sysgenid_log_no_source_(const char *path, int error)
 {
-	static bool said;
-	sysgenid_log *log = __atomic_load_n(&told, __ATOMIC_ACQUIRE);
+	static bool logged;
+	sysgenid_log *log = __atomic_load_n(&callback, __ATOMIC_ACQUIRE);
 	char text[384];
 
-	if (!log || __atomic_exchange_n(&said, true, __ATOMIC_RELAXED))
+	if (!log || __atomic_exchange_n(&logged, true, __ATOMIC_RELAXED))
 		return;
 	errno = error;
 	snprintf(text, sizeof(text),
-		 "it would go unnoticed if this system was cloned: %.256s: %m",
-		 source_path(SYSGENID_SOURCE_DEVICE));
+		 "clone detection unavailable: %.256s: %m", path);
 	log(text);
 	errno = error;
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * Finds the page with the generation and maps it, once for the whole process.
- * No lock is needed, so that it can be done at any time: before main(), in a
- * child of a fork, by several threads at once.
+ * Finds and maps the sources, and is the slow path of the in-line check.
+ *
+ * No lock is taken, so that all of this works at any time: before main(), in a
+ * child of a fork, in several threads at once. Each source is published by one
+ * compare-and-swap.
  */
 #define _GNU_SOURCE
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ioctl.h>
@@ -20,11 +23,25 @@
 #include "source.h"
 #include "vmclock.h"
 
-/* What is read while there is no page. */
-static const uint64_t no_generation;
-const volatile void *sysgenid_word_ = &no_generation;
+static const struct source *device, *vmclock;
+static const volatile struct sysgenid_word_ *hardware;
 
-static struct source *found;
+/*
+ * What sysgenid_seen points to in the place of sources that were not found. A
+ * word changes when its source is found after all, so that in-line checks
+ * notice that, at no cost: counter, the hardware's two halves, vmclock.
+ */
+static uint64_t missing[4];
+
+const struct source *sysgenid_device_(void)
+{
+	return __atomic_load_n(&device, __ATOMIC_ACQUIRE);
+}
+
+const struct source *sysgenid_vmclock_(void)
+{
+	return __atomic_load_n(&vmclock, __ATOMIC_ACQUIRE);
+}
 
 static const char *device_path(void)
 {
@@ -40,130 +57,18 @@ static const char *vmclock_path(void)
 	return path ? path : "/dev/vmclock0";
 }
 
-const char *source_path(enum sysgenid_source kind)
+static int open_path(const char *path, int flags)
 {
-	return kind == SYSGENID_SOURCE_DEVICE ? device_path() : vmclock_path();
+	return sysgenid_above_stdio_(open(path, flags | O_CLOEXEC | O_NONBLOCK |
+					  O_NOCTTY));
 }
 
-int source_keep_off_streams(int fd)
+int sysgenid_reopen_(const struct source *source, int flags)
 {
-	int other, error;
-
-	if (fd < 0 || fd > STDERR_FILENO)
-		return fd;
-	other = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	error = errno;
-	close(fd);
-	errno = error;
-	return other;
+	return open_path(source->path, flags);
 }
 
-/* Maps the page; what it maps stays, whatever becomes of the descriptor. */
-static void *map_page(enum sysgenid_source kind, struct source *source)
-{
-	void *page;
-
-	source->kind = kind;
-	source->fd = source_keep_off_streams(open(source_path(kind),
-					     O_RDONLY | O_CLOEXEC | O_NOCTTY));
-	if (source->fd < 0)
-		return NULL;
-	if (fstat(source->fd, &source->node))
-		page = MAP_FAILED;
-	else
-		page = mmap(NULL, sysconf(_SC_PAGESIZE), PROT_READ, MAP_SHARED,
-			    source->fd, 0);
-	if (page != MAP_FAILED)
-		return page;
-	close(source->fd);
-	return NULL;
-}
-
-static bool map_device(struct source *source)
-{
-	source->word = map_page(SYSGENID_SOURCE_DEVICE, source);
-	return source->word;
-}
-
-/* Is that a page of a hypervisor that counts generations? */
-static bool has_generation(const struct vmclock_page *page)
-{
-	return le32toh(page->magic) == VMCLOCK_PAGE_MAGIC &&
-	       le16toh(page->version) == VMCLOCK_PAGE_VERSION &&
-	       le32toh(page->size) >= sizeof(*page) &&
-	       le64toh(page->flags) & VMCLOCK_HAS_GENERATION;
-}
-
-static bool map_vmclock(struct source *source)
-{
-	struct vmclock_page *page = map_page(SYSGENID_SOURCE_VMCLOCK, source);
-
-	if (!page)
-		return false;
-	if (has_generation(page)) {
-		source->word = &page->generation;
-		return true;
-	}
-	munmap(page, sysconf(_SC_PAGESIZE));
-	close(source->fd);
-	return false;
-}
-
-/* The first to find the source wins; the others' finds are dropped. */
-static void publish(struct source *source)
-{
-	struct source *expected = NULL;
-	unsigned long page = sysconf(_SC_PAGESIZE);
-
-	if (__atomic_compare_exchange_n(&found, &expected, source, false,
-					__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		return;
-	munmap((void *)((unsigned long)source->word & -page), page);
-	close(source->fd);
-	free(source);
-}
-
-/*
- * Nobody is told of a source before its word is the one that is loaded. Whoever
- * comes between the winner's two steps takes the second: else that one would
- * still load 0, and see a change later where there was none.
- */
-const struct source *source_get(void)
-{
-	const struct source *source = __atomic_load_n(&found, __ATOMIC_ACQUIRE);
-
-	if (source && __atomic_load_n(&sysgenid_word_, __ATOMIC_RELAXED) !=
-		      source->word)
-		__atomic_store_n(&sysgenid_word_, source->word,
-				 __ATOMIC_RELEASE);
-	return source;
-}
-
-const struct source *source_find(void)
-{
-	struct source *source;
-	int error;
-
-	if (source_get())
-		return source_get();
-
-	source = calloc(1, sizeof(*source));
-	if (!source)
-		return NULL;
-	if (!map_device(source)) {
-		/* The error to tell is that of the device, not of the other. */
-		error = errno;
-		if (!map_vmclock(source)) {
-			free(source);
-			errno = error;
-			return NULL;
-		}
-	}
-	publish(source);
-	return source_get();
-}
-
-bool source_is(const struct source *source, int fd)
+bool sysgenid_is_source_(const struct source *source, int fd)
 {
 	struct stat node;
 
@@ -173,53 +78,259 @@ bool source_is(const struct source *source, int fd)
 	       node.st_rdev == source->node.st_rdev;
 }
 
-int source_open(const struct source *source, int flags)
+int sysgenid_dup_source_(const struct source *source)
 {
-	return source_keep_off_streams(open(source_path(source->kind),
-			flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+	if (sysgenid_is_source_(source, source->fd))
+		return fcntl(source->fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	return sysgenid_reopen_(source, O_RDONLY);
+}
+
+/*
+ * Finding
+ */
+
+static void unmap(struct source *source)
+{
+	int error = errno;
+
+	munmap((void *)source->page, sysconf(_SC_PAGESIZE));
+	close(source->fd);
+	free(source);
+	errno = error;
+}
+
+static struct source *map(const char *path)
+{
+	struct source *source = calloc(1, sizeof(*source));
+	int error;
+
+	if (!source)
+		return NULL;
+	source->path = path;
+	source->fd = open_path(path, O_RDONLY);
+	if (source->fd >= 0) {
+		source->page = fstat(source->fd, &source->node) ? MAP_FAILED :
+			mmap(NULL, sysconf(_SC_PAGESIZE), PROT_READ, MAP_SHARED,
+			     source->fd, 0);
+		if (source->page != MAP_FAILED)
+			return source;
+		error = errno;
+		close(source->fd);
+		errno = error;
+	}
+	error = errno;
+	free(source);
+	errno = error;
+	return NULL;
+}
+
+/* The first thread to find a source publishes it; the others drop theirs. */
+static void publish(const struct source **slot, struct source *source,
+		    uint64_t *instead)
+{
+	const struct source *expected = NULL;
+
+	if (!__atomic_compare_exchange_n(slot, &expected, source, false,
+					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		unmap(source);
+	else
+		__atomic_add_fetch(instead, 1, __ATOMIC_RELEASE);
+}
+
+static bool find_device(void)
+{
+	struct source *source;
+
+	if (sysgenid_device_())
+		return true;
+	source = map(device_path());
+	if (source)
+		publish(&device, source, &missing[0]);
+	return source;
+}
+
+/* Does the hypervisor behind that page count generations? */
+static bool has_generation(const struct source *source)
+{
+	const volatile struct vmclock_page *page = source->page;
+
+	return le32toh(page->magic) == VMCLOCK_PAGE_MAGIC &&
+	       le16toh(page->version) == VMCLOCK_PAGE_VERSION &&
+	       le32toh(page->size) >= sizeof(*page) &&
+	       le64toh(page->flags) & VMCLOCK_HAS_GENERATION;
+}
+
+static bool find_vmclock(void)
+{
+	struct source *source;
+
+	if (sysgenid_vmclock_())
+		return true;
+	source = map(vmclock_path());
+	if (!source)
+		return false;
+	if (!has_generation(source)) {
+		unmap(source);
+		return false;
+	}
+	publish(&vmclock, source, &missing[3]);
+	return true;
+}
+
+/* The identifier in the page behind the counter's; NULL: not for this process. */
+static const volatile void *map_hardware(int fd)
+{
+	size_t size = sysconf(_SC_PAGESIZE);
+	struct sysgenid_hardware where;
+	const volatile char *page;
+
+	if (ioctl(fd, SYSGENID_GET_HARDWARE, &where) ||
+	    where.size != 2 * sizeof(uint64_t) || where.offset > size - where.size)
+		return NULL;
+	page = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, size);
+	return page == MAP_FAILED ? NULL : page + where.offset;
+}
+
+/*
+ * For programs that may write to the device. The descriptor that the library
+ * keeps is for reading only, as children may inherit it.
+ */
+static void find_hardware(void)
+{
+	const volatile struct sysgenid_word_ *expected = NULL, *found;
+	size_t size = sysconf(_SC_PAGESIZE);
+	int fd;
+
+	if (!device || __atomic_load_n(&hardware, __ATOMIC_ACQUIRE) ||
+	    !S_ISCHR(device->node.st_mode))
+		return;
+	fd = sysgenid_reopen_(device, O_RDWR);
+	if (fd < 0)
+		return;
+	found = sysgenid_is_source_(device, fd) ? map_hardware(fd) : NULL;
+	close(fd);
+	if (!found)
+		return;
+	if (!__atomic_compare_exchange_n(&hardware, &expected, found, false,
+					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		munmap((void *)((uintptr_t)found & -size), size);
+	else
+		__atomic_add_fetch(&missing[1], 1, __ATOMIC_RELEASE);
+}
+
+static bool looked;
+
+bool sysgenid_find_(void)
+{
+	bool has_device = find_device();
+	int error = errno;
+	bool has_vmclock = find_vmclock();
+
+	find_hardware();
+	__atomic_store_n(&looked, true, __ATOMIC_RELEASE);
+	errno = error;
+	return has_device || has_vmclock;
 }
 
 int sysgenid_open(void)
 {
-	if (source_find())
+	if (sysgenid_find_())
 		return 0;
-	log_no_source(errno);
+	sysgenid_log_no_source_(device_path(), errno);
 	return -1;
 }
 
-enum sysgenid_source sysgenid_get_source(void)
-{
-	const struct source *source = source_get();
-
-	return source ? source->kind : SYSGENID_SOURCE_NONE;
-}
-
 /*
- * Before main(), and before the constructors of most others. Says nothing: most
- * programs that link with a library that links with this one never ask.
+ * Before main(), and before the constructors of most others. It logs nothing:
+ * many programs have this library only because another library needs it.
  */
 static void __attribute__((constructor(101))) open_early(void)
 {
 	int error = errno;
 
-	source_find();
+	sysgenid_find_();
 	errno = error;
+}
+
+enum sysgenid_source sysgenid_get_source(void)
+{
+	if (sysgenid_device_())
+		return SYSGENID_SOURCE_DEVICE;
+	return sysgenid_vmclock_() ? SYSGENID_SOURCE_VMCLOCK : SYSGENID_SOURCE_NONE;
+}
+
+/*
+ * A change of vmclock's word is followed by the kernel's reseed at a moment
+ * that no interface shows, unless vmgenid drives the device as well, which only
+ * the hardware's page proves.
+ */
+unsigned int sysgenid_get_properties(void)
+{
+	bool has_hardware = __atomic_load_n(&hardware, __ATOMIC_ACQUIRE);
+	bool has_vmclock = sysgenid_vmclock_();
+	unsigned int properties = 0;
+
+	if (has_hardware || has_vmclock)
+		properties |= SYSGENID_NEVER_STALE;
+	if (has_hardware || (sysgenid_device_() && !has_vmclock))
+		properties |= SYSGENID_KERNEL_RESEEDED;
+	return properties;
+}
+
+/*
+ * Loading
+ */
+
+/* A whole word, on 32-bit CPUs too. */
+static uint64_t load(const volatile void *word)
+{
+	uint64_t value = *(const volatile uint64_t *)word, again;
+
+	while ((again = *(const volatile uint64_t *)word) != value)
+		value = again;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return value;
+}
+
+uint64_t sysgenid_load_counter_(void)
+{
+	const struct source *source = sysgenid_device_();
+
+	return source ? __atomic_load_n((const volatile __u32 *)source->page,
+					__ATOMIC_ACQUIRE) : 0;
+}
+
+static const volatile uint64_t *vmclock_word(const struct source *source)
+{
+	return &((const volatile struct vmclock_page *)source->page)->generation;
+}
+
+uint64_t sysgenid_load_vmclock_(void)
+{
+	const struct source *source = sysgenid_vmclock_();
+
+	return source ? le64toh(load(vmclock_word(source))) : 0;
+}
+
+uint64_t sysgenid_generation(void)
+{
+	return sysgenid_device_() ? sysgenid_load_counter_() :
+				    sysgenid_load_vmclock_();
 }
 
 int sysgenid_barrier(uint64_t *generation)
 {
-	const struct source *source = source_get();
+	const struct source *source = sysgenid_device_();
 	__u32 now;
 	int fd, ret;
 
 	*generation = sysgenid_generation();
-	if (!source || source->kind != SYSGENID_SOURCE_DEVICE ||
-	    !S_ISCHR(source->node.st_mode))
+	if (!source || !S_ISCHR(source->node.st_mode))
 		return 0;
 
 	fd = source->fd;
-	if (!source_is(source, fd))
-		fd = source_open(source, O_RDONLY);
+	if (!sysgenid_is_source_(source, fd))
+		fd = sysgenid_reopen_(source, O_RDONLY);
 	if (fd < 0)
 		return -1;
 	ret = ioctl(fd, SYSGENID_GET_GENERATION, &now);
@@ -228,4 +339,52 @@ int sysgenid_barrier(uint64_t *generation)
 	if (fd != source->fd)
 		close(fd);
 	return ret;
+}
+
+/* A pointer that is read after @values: a source found later changes these. */
+static void load_missing(uint64_t values[4])
+{
+	for (int i = 0; i < 4; i++)
+		values[i] = __atomic_load_n(&missing[i], __ATOMIC_ACQUIRE);
+}
+
+/*
+ * The slow path. The identifiers are loaded before the kernel is asked, and the
+ * counter after: so the kernel has acted on everything that @now holds, and
+ * what changes meanwhile is found by the next check.
+ */
+int sysgenid_look_(const struct sysgenid_seen *seen, struct sysgenid_seen *now)
+{
+	struct sysgenid_seen found = { .counter_ = NULL };
+	const volatile struct sysgenid_word_ *id;
+	const struct source *source;
+	uint64_t generation;
+	int error = errno;
+
+	/* All differences are changes; a later version may know others. */
+	(void)seen;
+	if (!__atomic_load_n(&looked, __ATOMIC_ACQUIRE))
+		sysgenid_find_();
+	load_missing(found.values_);
+
+	id = __atomic_load_n(&hardware, __ATOMIC_ACQUIRE);
+	found.hardware_ = id ? (const volatile void *)id : &missing[1];
+	if (id) {
+		found.values_[1] = id[0].value;
+		found.values_[2] = id[1].value;
+	}
+	source = sysgenid_vmclock_();
+	found.vmclock_ = source ? vmclock_word(source) : &missing[3];
+	if (source)
+		found.values_[3] = load(found.vmclock_);
+
+	sysgenid_barrier(&generation);
+	source = sysgenid_device_();
+	found.counter_ = source ? source->page : &missing[0];
+	if (source)
+		found.values_[0] = load(found.counter_);
+	if (now)
+		*now = found;
+	errno = error;
+	return 1;
 }

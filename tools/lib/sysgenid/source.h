@@ -1,49 +1,66 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where the generation comes from: what the library's two halves, the mapped
- * word and the watchers, share.
+ * The sources of the generation, as the library's files share them. Everything
+ * here has a prefix and is hidden: a static program has it in its own names.
  */
 #ifndef SOURCE_H
 #define SOURCE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/stat.h>
 
 #include "sysgenid.h"
 
-/*
- * @fd: for sysgenid_barrier(); perhaps closed or reused by the program, so only
- *	to be used if it is still @node
+/**
+ * struct source - a mapped source; never modified or freed once published
+ * @path: its name in the file system, or the one from the environment
+ * @fd: open for reading; the program may have closed or reused it, so to be
+ *	used only while it is still @node
+ * @node: the file that was mapped
+ * @page: the mapped page
  */
 struct source {
-	enum sysgenid_source kind;
-	const volatile void *word;
+	const char *path;
 	int fd;
 	struct stat node;
+	const volatile void *page;
 };
 
-/* The source that was found, or NULL. Never changes once it is there. */
-const struct source *source_get(void);
+#pragma GCC visibility push(hidden)
 
-/* The same, but looks for one, if there is none yet. */
-const struct source *source_find(void);
+/* The source /dev/sysgenid or /dev/vmclock0; NULL: not found so far. */
+const struct source *sysgenid_device_(void);
+const struct source *sysgenid_vmclock_(void);
+
+/* Looks for both, and returns whether there is one; errno is the device's. */
+bool sysgenid_find_(void);
+
+/* The words: the device's counter, and vmclock's in the host's byte order. */
+uint64_t sysgenid_load_counter_(void);
+uint64_t sysgenid_load_vmclock_(void);
+
+/* Is that descriptor the source, and does it have a device's calls? */
+bool sysgenid_is_source_(const struct source *source, int fd);
+
+/* Opens the source again. */
+int sysgenid_reopen_(const struct source *source, int flags);
+
+/* A duplicate of the source's descriptor, or the source opened for reading. */
+int sysgenid_dup_source_(const struct source *source);
 
 /*
- * Another number for a descriptor just made, if it has that of a standard
- * stream, as the program has closed that: what it prints is not for us.
+ * Moves a descriptor just opened above the standard streams, which the program
+ * may have closed: its output is not for us.
  */
-int source_keep_off_streams(int fd);
+int sysgenid_above_stdio_(int fd);
 
-/* Opens the source's device once more, for a watcher or a command. */
-int source_open(const struct source *source, int flags);
+/* A number that differs between a process and its children; 0: errno is set. */
+uint64_t sysgenid_process_(void);
 
-/* Its name in the file system, or the one that the environment has for it. */
-const char *source_path(enum sysgenid_source kind);
+/* Logs, once, that there is no source; errno stays @error. */
+void sysgenid_log_no_source_(const char *path, int error);
 
-/* Says so, unless it was said before; leaves errno as @error. */
-void log_no_source(int error);
-
-/* Is that descriptor the source's device, and does it have the calls of one? */
-bool source_is(const struct source *source, int fd);
+#pragma GCC visibility pop
 
 #endif /* SOURCE_H */

@@ -1,190 +1,291 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libsysgenid: tells a program that the system it runs on was cloned, or
- * restored from a snapshot, so that what it keeps in memory and has to be
- * unique in the world no longer is. See libsysgenid(3).
+ * libsysgenid: detect that the system was cloned, or restored from a snapshot.
+ * See libsysgenid(3).
  *
- *	static uint64_t seen;
+ *	static _Thread_local struct sysgenid_seen seen;
+ *	struct sysgenid_seen now;
  *
- *	if (sysgenid_changed(&seen))
- *		reseed();
+ *	if (sysgenid_changed(&seen, &now) && reseed() == 0)
+ *		sysgenid_remember(&seen, &now);
  */
 #ifndef SYSGENID_H
 #define SYSGENID_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* Where the generation comes from. */
+/* The version of this header; sysgenid_version() has that of the library. */
+#define SYSGENID_VERSION_MAJOR	1
+#define SYSGENID_VERSION_MINOR	0
+#define SYSGENID_VERSION_PATCH	0
+#define SYSGENID_VERSION	(SYSGENID_VERSION_MAJOR << 16 | \
+				 SYSGENID_VERSION_MINOR << 8 | \
+				 SYSGENID_VERSION_PATCH)
+
+/*
+ * The library exports every inline function too: for other languages, for
+ * function pointers, and for compilers that do not inline.
+ */
+#ifndef SYSGENID_INLINE
+#define SYSGENID_INLINE	extern __inline __attribute__((__gnu_inline__))
+#endif
+
+/**
+ * sysgenid_version() - the version of the library that the program runs with
+ *
+ * Returns: a number to compare with SYSGENID_VERSION.
+ */
+unsigned int sysgenid_version(void);
+
+/*
+ * The in-line check
+ */
+
+/**
+ * struct sysgenid_seen - the generation that something was last adjusted to
+ *
+ * One for each thing that must be adjusted after a change, protected by the
+ * lock that protects this thing. All zero bytes are a valid start: the first
+ * sysgenid_changed() then reports a change. It can be copied and moved.
+ *
+ * The members are for this header and the library only. Inline code compares
+ * the words behind the three pointers with @values_; the library chooses the
+ * words, in sysgenid_look_().
+ */
+struct sysgenid_seen {
+	const volatile void *counter_;	/* one word */
+	const volatile void *hardware_;	/* two words, of any alignment */
+	const volatile void *vmclock_;	/* one word */
+	uint64_t values_[4];
+	uint64_t reserved_[5];
+};
+
+struct sysgenid_word_ {
+	uint64_t value;
+} __attribute__((__packed__, __may_alias__));
+
+/* What sysgenid_changed() does if a word differs. Do not call it directly. */
+int sysgenid_look_(const struct sysgenid_seen *seen, struct sysgenid_seen *now);
+
+/**
+ * sysgenid_is_current() - check that the generation is still the one seen
+ * @seen: the generation to compare with
+ *
+ * For the last moment before a result is released. It makes no system call.
+ *
+ * Returns: 1 if the generation is the same; 0 if it changed, or nothing was
+ * seen yet.
+ */
+SYSGENID_INLINE int sysgenid_is_current(const struct sysgenid_seen *seen)
+{
+	const volatile struct sysgenid_word_ *hardware;
+	int same = 0;
+
+	/* The caller's work must stay on its side of the comparison. */
+	__asm__ __volatile__("" : : : "memory");
+	if (__builtin_expect(seen->counter_ != 0, 1)) {
+		hardware = (const volatile struct sysgenid_word_ *)seen->hardware_;
+		same = *(const volatile uint64_t *)seen->counter_ == seen->values_[0] &&
+		       hardware[0].value == seen->values_[1] &&
+		       hardware[1].value == seen->values_[2] &&
+		       *(const volatile uint64_t *)seen->vmclock_ == seen->values_[3];
+	}
+	__asm__ __volatile__("" : : : "memory");
+	return same;
+}
+
+/**
+ * sysgenid_changed() - check whether the generation is another than the one seen
+ * @seen: the generation to compare with; not modified
+ * @now: on a change, stores the generation to remember after the adjustment;
+ *	or NULL
+ *
+ * Without a change this is a few loads. On a change the library asks the
+ * kernel first, so that the kernel's random number generator was reseeded when
+ * this function returns; sysgenid_get_properties() has the limits.
+ *
+ * Returns: 1 if the generation changed, or nothing was seen yet; 0 otherwise.
+ */
+SYSGENID_INLINE int sysgenid_changed(const struct sysgenid_seen *seen,
+				     struct sysgenid_seen *now)
+{
+	if (__builtin_expect(sysgenid_is_current(seen), 1))
+		return 0;
+	return sysgenid_look_(seen, now);
+}
+
+/**
+ * sysgenid_remember() - store that everything is adjusted to a generation
+ * @seen: where to store the generation
+ * @now: the generation that sysgenid_changed() stored before the adjustment
+ *
+ * An adjustment that failed must not be remembered: the next
+ * sysgenid_changed() then reports the change again.
+ */
+SYSGENID_INLINE void sysgenid_remember(struct sysgenid_seen *seen,
+				       const struct sysgenid_seen *now)
+{
+	*seen = *now;
+}
+
+/* The in-line check is never stale, on any CPU. */
+#define SYSGENID_NEVER_STALE		1u
+/* When sysgenid_changed() reports a change, the kernel has reseeded. */
+#define SYSGENID_KERNEL_RESEEDED	2u
+
+/**
+ * sysgenid_get_properties() - what the in-line check promises in this process
+ *
+ * Returns: SYSGENID_NEVER_STALE and SYSGENID_KERNEL_RESEEDED, or'ed.
+ */
+unsigned int sysgenid_get_properties(void);
+
+/*
+ * Sources
+ */
+
+/* The source of the number that sysgenid_generation() returns. */
 enum sysgenid_source {
-	SYSGENID_SOURCE_NONE,		/* nowhere: it never changes */
+	SYSGENID_SOURCE_NONE,		/* there is none: it never changes */
 	SYSGENID_SOURCE_DEVICE,		/* /dev/sysgenid */
 	SYSGENID_SOURCE_VMCLOCK		/* /dev/vmclock0 */
 };
 
-/* Use sysgenid_generation() instead. */
-extern const volatile void *sysgenid_word_;
-
-/*
- * sysgenid_open() - find out where the generation comes from
+/**
+ * sysgenid_open() - look for those sources that were not found before
  *
- * Linking with the library is enough, as it does this before main(). A program
- * calls it to learn how that went, to try again later, or from a constructor
- * of its own that may run earlier. From then on nothing is looked up in the
- * file system to read the generation.
+ * The library does this before main(). A program calls it to learn the result,
+ * or again later, if the program started before the device was there. What is
+ * found later counts as a change.
  *
- * Returns 0, or -1 with errno set as open() or mmap() of the device left it.
- * After -1 all calls work, and say that the generation has not changed.
+ * Returns: 0 if there is a source; -1 otherwise, with errno as open() or mmap()
+ * of /dev/sysgenid set it. After -1 all functions work, and report no change.
  */
 int sysgenid_open(void);
 
-/* What was found so far; a library that only wants to know asks this. */
+/**
+ * sysgenid_get_source() - the source that was found so far
+ *
+ * It logs nothing, and does not look for a source.
+ */
 enum sysgenid_source sysgenid_get_source(void);
 
-/*
- * sysgenid_set_log() - who is told that nothing tells of clones here
- * @log: gets one sentence, without a newline, from the thread that found out;
- *	NULL: nobody is told
+/**
+ * sysgenid_set_log() - set the callback invoked when no source is found
+ * @log: receives one sentence, without a newline; NULL: logs nothing
  *
- * It is said once in a process, by the first sysgenid_open() or
- * sysgenid_watcher_new() of the program that finds no device, and never before
- * main(). Without this call, the system's log is told (priority notice).
+ * It is called once in a process, by the first sysgenid_open() or
+ * sysgenid_watcher_new() of the program that finds no source. The default
+ * sends the sentence to the system's log, with priority notice.
  */
 typedef void sysgenid_log(const char *text);
 void sysgenid_set_log(sysgenid_log *log);
 
-/*
- * sysgenid_generation() - the generation, by one load from a mapped page
+/**
+ * sysgenid_generation() - the number of the current generation
  *
- * Numbers are to be compared for equality only: a reboot starts anew at 0, and
- * with SYSGENID_SOURCE_VMCLOCK they are the hypervisor's, of any value.
+ * It is a load from the source that sysgenid_get_source() names, so a change
+ * that only another source shows does not change the number. Compare numbers
+ * for equality only: a reboot starts again at 0, and those of /dev/vmclock0
+ * are the hypervisor's.
  */
-static inline uint64_t sysgenid_generation(void)
-{
-	const volatile void *word = __atomic_load_n(&sysgenid_word_,
-						    __ATOMIC_ACQUIRE);
-	uint64_t now;
+uint64_t sysgenid_generation(void);
 
-#if __SIZEOF_POINTER__ == 8
-	now = __atomic_load_n((const volatile uint64_t *)word,
-			      __ATOMIC_ACQUIRE);
-#else
-	/* Two halves of two generations are another number still. */
-	now = ((const volatile uint32_t *)word)[1];
-	now = now << 32 | ((const volatile uint32_t *)word)[0];
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-#endif
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ && __SIZEOF_POINTER__ == 8
-	/* The device's counter is the first half of the word. */
-	now = now << 32 | now >> 32;
-#endif
-	return now;
-}
-
-/*
- * sysgenid_changed() - is the generation another than the one last seen here?
- * @seen: the caller's own; one for each thing that has to be made anew, and
- *	for each thread, or protected by whatever protects that thing
+/**
+ * sysgenid_barrier() - the number of the generation, after a look at the hardware
+ * @generation: stores the number
  *
- * Returns true once for every change (and possibly for the first call), and
- * remembers the new generation.
- */
-static inline bool sysgenid_changed(uint64_t *seen)
-{
-	uint64_t now = sysgenid_generation();
-
-	if (__builtin_expect(now == *seen, 1))
-		return false;
-	*seen = now;
-	return true;
-}
-
-/*
- * sysgenid_barrier() - the generation, after a look at the hardware
+ * This is a system call. Restores that happened before the call are in the
+ * number.
  *
- * A load may come some milliseconds before the kernel has handled the
- * interrupt that tells of a restore, if that is for another CPU. This, which
- * is a system call, never is too early: restores that happened before the call
- * are in what it stores. With SYSGENID_SOURCE_VMCLOCK, the load does that.
- *
- * Returns 0, or -1 with errno set, if the descriptor that the library had
- * opened was closed by the program, and no other can be had. The loaded
- * generation is stored then.
+ * Returns: 0; or -1 with errno set, and sysgenid_generation() stored, if the
+ * program closed the library's descriptor and the device can't be opened.
  */
 int sysgenid_barrier(uint64_t *generation);
 
 /*
- * Watchers, for programs that want to be woken. A watcher is used by one thread
- * at a time; any number of threads and libraries can have some. In the child
- * of a fork(), the first call for a watcher gives the child one of its own.
+ * Watchers, for event loops. A watcher is to be used by one thread at a time.
  */
 struct sysgenid_watcher;
 
 /* The system waits for this watcher to acknowledge; needs write permission. */
 #define SYSGENID_TRACKED	1u
 
-/*
- * sysgenid_watcher_new() - start to watch, from the current generation on
+/**
+ * sysgenid_watcher_new() - create a watcher that has acknowledged the current generation
+ * @flags: 0 or SYSGENID_TRACKED
  *
- * Returns NULL with errno set, if SYSGENID_TRACKED was asked for and the device
- * can't be opened for writing (EACCES), or resources are short. Where there is
- * no device, the watcher is as any, and never wakes.
+ * Returns: the watcher; or NULL with errno set: EINVAL for unknown flags,
+ * EACCES if the device can't be opened for writing and SYSGENID_TRACKED needs
+ * that, or what the system calls set. Without a source the watcher never wakes.
  */
 struct sysgenid_watcher *sysgenid_watcher_new(unsigned int flags);
 
-/* A child frees those of its parent that it has no use for, or executes. */
+/**
+ * sysgenid_watcher_free() - free a watcher
+ * @watcher: the watcher, or NULL
+ *
+ * In a forked child this leaves the parent's watcher alone.
+ */
 void sysgenid_watcher_free(struct sysgenid_watcher *watcher);
 
-/*
- * sysgenid_watcher_fd() - a descriptor for one's own event loop
+/**
+ * sysgenid_watcher_fd() - a descriptor for the caller's own event loop
+ * @watcher: the watcher
  *
  * Readable (POLLIN) when sysgenid_watcher_wait() with a timeout of 0 should be
- * called; not to be read. It stays the same until the watcher is freed.
+ * called. Do not read from it or close it. It stays the same until the watcher
+ * is freed.
  */
 int sysgenid_watcher_fd(const struct sysgenid_watcher *watcher);
 
-/*
- * sysgenid_watcher_wait() - wait for a generation not acknowledged yet
- * @timeout: in milliseconds; -1: for ever
+/**
+ * sysgenid_watcher_wait() - wait for a generation that was not acknowledged
+ * @watcher: the watcher
+ * @timeout: in milliseconds; -1: forever
+ * @generation: stores the number of the generation
  *
- * Returns 1 and stores the generation; 0: the time is over; -1 with errno set:
- * EINTR, a signal; ENODEV and others, if a forked child can't open the device.
+ * Returns: 1 on a new generation; 0 on timeout; -1 with errno set: EINTR on a
+ * signal, or what the system calls set in a forked child.
  */
 int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 			  uint64_t *generation);
 
-/*
- * sysgenid_watcher_ack() - say that all has been adjusted to that generation
+/**
+ * sysgenid_watcher_ack() - acknowledge that everything is adjusted to a generation
+ * @watcher: the watcher
+ * @generation: the number that sysgenid_watcher_wait() stored
  *
- * Returns 0, or -1 with errno set: ESTALE, there is a newer generation, so
+ * Returns: 0; or -1 with errno set: ESTALE if there is a newer generation, so
  * wait and adjust again.
  */
 int sysgenid_watcher_ack(struct sysgenid_watcher *watcher,
 			 uint64_t generation);
 
 /*
- * For overseers. All of these fail with ENODEV without /dev/sysgenid.
+ * For overseers. Both fail with ENODEV without /dev/sysgenid.
  */
 
-/*
+/**
  * sysgenid_trigger() - start a new generation
- * @minimum: or the current one plus one, whichever is more
+ * @minimum: the new number is this, or the current one plus one if that is more
  *
- * Returns 0, or -1 with errno set: EACCES, the caller has neither
- * CAP_CHECKPOINT_RESTORE nor CAP_SYS_ADMIN; EINVAL, EOVERFLOW: too much.
+ * Returns: 0; or -1 with errno set: EACCES, the caller has neither
+ * CAP_CHECKPOINT_RESTORE nor CAP_SYS_ADMIN in the initial user namespace;
+ * EINVAL or EOVERFLOW, the number is over SYSGENID_TRIGGER_MAX.
  */
 int sysgenid_trigger(uint32_t minimum);
 
-/*
- * sysgenid_wait_watchers() - wait until all tracked watchers have acknowledged
- * @timeout: in milliseconds; -1: for ever
+/**
+ * sysgenid_wait_watchers() - wait until every tracked watcher has acknowledged
+ * @timeout: in milliseconds; -1: forever
  *
- * Returns 0, or -1 with errno set: ETIME, the time is over; ESTALE, there is a
- * new generation; EINTR, a signal came.
+ * Returns: 0; or -1 with errno set: ETIME on timeout; ESTALE if a new
+ * generation began; EINTR on a signal.
  */
 int sysgenid_wait_watchers(int timeout);
 

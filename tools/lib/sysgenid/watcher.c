@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
- * Watchers: an epoll instance each, which stays for as long as the watcher, and
- * in it whatever wakes it, which may have to be replaced: after a fork, and to
- * acknowledge by somebody who may not write.
+ * Watchers. Each has an epoll instance, whose descriptor stays the same, and
+ * in it one descriptor for each source.
+ *
+ * Those are edge-triggered, and never read: so a watcher needs no permission to
+ * write, and opens nothing after it was created. What makes the instance
+ * readable until the generation is acknowledged is an eventfd.
  */
 #define _GNU_SOURCE
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ioctl.h>
@@ -12,48 +16,67 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <linux/sysgenid.h>
 
+#include "clock.h"
 #include "source.h"
 #include "vmclock.h"
 
-/* How often to look where nothing tells of a change, in seconds. */
+/* How often a source is looked at that announces no change, in seconds. */
 #define LOOK_EVERY	1
 
-/*
+/* What epoll_wait() reports of an event. */
+enum { PENDING, DEVICE, VMCLOCK };
+
+/**
+ * struct moment - the generation of all sources at some moment
+ * @counter: the device's
+ * @vmclock: vmclock's
+ */
+struct moment {
+	uint64_t counter;
+	uint64_t vmclock;
+};
+
+/**
+ * struct sysgenid_watcher - a watcher
  * @loop: the epoll instance
- * @fd: what wakes: the device, or a timer where it tells of no change
- * @is_timer: @fd is a timer
- * @acked: the generation last acknowledged
- * @flags: what the watcher was made with
- * @owner: the process whose watcher this is
+ * @pending: an eventfd that is always readable; in @loop with EPOLLIN, or none
+ * @device: the device, or a timer; -1: there is none
+ * @vmclock: vmclock, or a timer; -1: there is none
+ * @flags: as given to sysgenid_watcher_new()
+ * @process: the process that this watcher belongs to
+ * @acked: what was last acknowledged
+ * @reported: what sysgenid_watcher_wait() last reported
  */
 struct sysgenid_watcher {
 	int loop;
-	int fd;
-	bool is_timer;
-	uint64_t acked;
+	int pending;
+	int device;
+	int vmclock;
 	unsigned int flags;
-	pid_t owner;
+	uint64_t process;
+	struct moment acked;
+	struct moment reported;
 };
 
-static int open_loop(void)
+static int new_loop(void)
 {
-	return source_keep_off_streams(epoll_create1(EPOLL_CLOEXEC));
+	return sysgenid_above_stdio_(epoll_create1(EPOLL_CLOEXEC));
 }
 
-static int open_timer(void)
+static int new_timer(void)
 {
 	struct itimerspec every = {
 		.it_interval.tv_sec = LOOK_EVERY,
 		.it_value.tv_sec = LOOK_EVERY,
 	};
-	int fd = source_keep_off_streams(timerfd_create(CLOCK_MONOTONIC,
+	int fd = sysgenid_above_stdio_(timerfd_create(CLOCK_MONOTONIC,
 						TFD_CLOEXEC | TFD_NONBLOCK));
 
 	if (fd >= 0 && timerfd_settime(fd, 0, &every, NULL)) {
@@ -63,28 +86,23 @@ static int open_timer(void)
 	return fd;
 }
 
-/*
- * Before Linux 7.0 /dev/vmclock0 can't be polled, which looks as if it was
- * always readable; and with a hypervisor that does not notify, it hangs up.
- */
-static bool vmclock_notifies(int fd)
+static int add(int loop, int fd, uint32_t events, int kind)
 {
-	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
-	struct vmclock_page page;
+	struct epoll_event event = { .events = events, .data.u32 = kind };
 
-	return pread(fd, &page, sizeof(page), 0) == sizeof(page) &&
-	       le64toh(page.flags) & VMCLOCK_HAS_NOTIFY &&
-	       poll(&pollfd, 1, 0) == 0;
+	return epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event);
 }
 
-/* Opens the device so that it can acknowledge, if that is allowed or needed. */
-static int open_device(const struct source *source, unsigned int flags)
+static int new_device(const struct source *source, unsigned int flags)
 {
-	int fd = source_open(source, O_RDWR);
+	int fd;
 
-	if (fd < 0 && !(flags & SYSGENID_TRACKED))
-		return source_open(source, O_RDONLY);
-	if (fd >= 0 && flags & SYSGENID_TRACKED && source_is(source, fd) &&
+	if (!S_ISCHR(source->node.st_mode))
+		return new_timer();
+	if (!(flags & SYSGENID_TRACKED))
+		return sysgenid_dup_source_(source);
+	fd = sysgenid_reopen_(source, O_RDWR);
+	if (fd >= 0 && sysgenid_is_source_(source, fd) &&
 	    ioctl(fd, SYSGENID_SET_WATCHER_TRACKING, 1)) {
 		close(fd);
 		return -1;
@@ -92,98 +110,142 @@ static int open_device(const struct source *source, unsigned int flags)
 	return fd;
 }
 
-static int open_source(const struct source *source, unsigned int flags,
-		       bool *is_timer)
+/*
+ * Before Linux 7.0 /dev/vmclock0 can't be polled, and epoll refuses it. Later
+ * ones can, but hang up if the hypervisor sends no notifications.
+ */
+static int new_vmclock(const struct source *source)
 {
-	int fd;
+	const volatile struct vmclock_page *page = source->page;
+	struct pollfd pollfd = { .events = POLLIN };
 
-	*is_timer = false;
-	if (source->kind == SYSGENID_SOURCE_DEVICE) {
-		fd = open_device(source, flags);
-		if (fd < 0 || source_is(source, fd))
-			return fd;
-	} else {
-		fd = source_open(source, O_RDONLY);
-		if (fd < 0 || vmclock_notifies(fd))
-			return fd;
+	if (!S_ISCHR(source->node.st_mode) ||
+	    !(le64toh(page->flags) & VMCLOCK_HAS_NOTIFY))
+		return new_timer();
+	pollfd.fd = sysgenid_dup_source_(source);
+	if (pollfd.fd < 0 || (poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLHUP)) {
+		close(pollfd.fd);
+		return new_timer();
 	}
-	close(fd);
-	*is_timer = true;
-	return open_timer();
+	return pollfd.fd;
 }
 
-/* Puts what wakes into the loop, in the place of what was there. */
-static int replace(struct sysgenid_watcher *watcher, int loop, int fd,
-		   bool is_timer)
+/* Does the kernel keep account of this watcher? */
+static bool is_tracked(const struct sysgenid_watcher *watcher)
 {
-	struct epoll_event event = { .events = EPOLLIN };
+	const struct source *source = sysgenid_device_();
 
-	if (epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event)) {
-		close(fd);
+	return watcher->device >= 0 && watcher->flags & SYSGENID_TRACKED &&
+	       S_ISCHR(source->node.st_mode);
+}
+
+/* Adds everything to an epoll instance, and consumes the first events. */
+static int fill(struct sysgenid_watcher *watcher, int loop, bool pending)
+{
+	struct epoll_event events[3];
+
+	if (add(loop, watcher->pending, pending ? EPOLLIN : 0, PENDING) ||
+	    (watcher->device >= 0 &&
+	     add(loop, watcher->device, EPOLLIN | EPOLLET, DEVICE)))
 		return -1;
+	if (watcher->vmclock >= 0 &&
+	    add(loop, watcher->vmclock, EPOLLIN | EPOLLET, VMCLOCK)) {
+		if (errno != EPERM)
+			return -1;
+		close(watcher->vmclock);
+		watcher->vmclock = new_timer();
+		if (watcher->vmclock < 0 ||
+		    add(loop, watcher->vmclock, EPOLLIN | EPOLLET, VMCLOCK))
+			return -1;
 	}
-	if (watcher->fd >= 0) {
-		/* Closing it is not enough if a forked child has it, too. */
-		epoll_ctl(loop, EPOLL_CTL_DEL, watcher->fd, NULL);
-		close(watcher->fd);
-	}
-	watcher->fd = fd;
-	watcher->is_timer = is_timer;
+	if (!pending)
+		(void)epoll_wait(loop, events, 3, 0);
 	return 0;
 }
 
-static uint64_t current(struct sysgenid_watcher *watcher)
+static bool is_same(struct moment one, struct moment other)
 {
-	const struct source *source = source_get();
+	return one.counter == other.counter && one.vmclock == other.vmclock;
+}
+
+static struct moment current(const struct sysgenid_watcher *watcher)
+{
+	struct moment moment = { .vmclock = sysgenid_load_vmclock_() };
 	__u32 now;
 
-	if (watcher->fd >= 0 && source->kind == SYSGENID_SOURCE_DEVICE &&
-	    !watcher->is_timer &&
-	    !ioctl(watcher->fd, SYSGENID_GET_GENERATION, &now))
-		return now;
-	return sysgenid_generation();
+	if (watcher->device >= 0 &&
+	    !ioctl(watcher->device, SYSGENID_GET_GENERATION, &now))
+		moment.counter = now;
+	else
+		moment.counter = sysgenid_load_counter_();
+	return moment;
+}
+
+/* The number by which the program knows it. */
+static uint64_t number(struct moment moment)
+{
+	return sysgenid_device_() ? moment.counter : moment.vmclock;
+}
+
+static bool is_pending(const struct sysgenid_watcher *watcher)
+{
+	return !is_same(watcher->reported, watcher->acked);
+}
+
+/* Makes the loop readable, or no longer. */
+static void set_pending(const struct sysgenid_watcher *watcher, bool pending)
+{
+	struct epoll_event event = {
+		.events = pending ? EPOLLIN : 0, .data.u32 = PENDING
+	};
+
+	epoll_ctl(watcher->loop, EPOLL_CTL_MOD, watcher->pending, &event);
 }
 
 /*
- * The parent goes on with the descriptors that the child has inherited; what
- * one of them acknowledged there would be so for the other.
+ * A child shares the open files that it inherited. That does no harm, except
+ * to the epoll instance, whose events its parent would miss, and to a tracked
+ * descriptor, which acknowledges.
  */
 static int leave_parent(struct sysgenid_watcher *watcher)
 {
-	int loop, fd;
-	bool is_timer;
+	uint64_t process = sysgenid_process_();
+	int loop, device = watcher->device;
 
-	if (watcher->owner == getpid())
-		return 0;
-	if (watcher->fd < 0) {
-		watcher->owner = getpid();
-		return 0;
-	}
-
-	fd = open_source(source_get(), watcher->flags, &is_timer);
-	if (fd < 0)
+	if (!process)
 		return -1;
-	loop = open_loop();
-	if (loop < 0) {
-		close(fd);
-		return -1;
+	if (watcher->process == process)
+		return 0;
+	if (is_tracked(watcher)) {
+		watcher->device = new_device(sysgenid_device_(), watcher->flags);
+		if (watcher->device < 0)
+			goto fail;
 	}
-	if (replace(watcher, loop, fd, is_timer) ||
+	loop = new_loop();
+	if (loop < 0)
+		goto fail;
+	if (fill(watcher, loop, is_pending(watcher)) ||
 	    dup3(loop, watcher->loop, O_CLOEXEC) < 0) {
 		close(loop);
-		return -1;
+		goto fail;
 	}
 	close(loop);
-	watcher->owner = getpid();
+	if (device != watcher->device)
+		close(device);
+	watcher->process = process;
 	return 0;
+
+fail:
+	if (watcher->device >= 0 && device != watcher->device)
+		close(watcher->device);
+	watcher->device = device;
+	return -1;
 }
 
 struct sysgenid_watcher *sysgenid_watcher_new(unsigned int flags)
 {
 	struct sysgenid_watcher *watcher;
-	const struct source *source;
-	bool is_timer;
-	int fd;
+	const struct source *device, *vmclock;
 
 	if (flags & ~SYSGENID_TRACKED) {
 		errno = EINVAL;
@@ -192,28 +254,47 @@ struct sysgenid_watcher *sysgenid_watcher_new(unsigned int flags)
 	watcher = calloc(1, sizeof(*watcher));
 	if (!watcher)
 		return NULL;
-	watcher->fd = -1;
+	watcher->device = watcher->vmclock = watcher->pending = -1;
 	watcher->flags = flags;
-	watcher->owner = getpid();
-	watcher->loop = open_loop();
-	if (watcher->loop < 0)
+	watcher->process = sysgenid_process_();
+	watcher->loop = new_loop();
+	if (!watcher->process || watcher->loop < 0)
+		goto fail;
+	watcher->pending = sysgenid_above_stdio_(eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
+	if (watcher->pending < 0)
 		goto fail;
 
-	source = source_find();
-	if (!source) {
-		log_no_source(errno);
-		return watcher;
+	sysgenid_open();
+	device = sysgenid_device_();
+	vmclock = sysgenid_vmclock_();
+
+	/* From before the first event: better one change too many. */
+	watcher->acked.vmclock = sysgenid_load_vmclock_();
+	sysgenid_barrier(&watcher->acked.counter);
+	watcher->acked.counter = device ? watcher->acked.counter : 0;
+	watcher->reported = watcher->acked;
+	if (device) {
+		watcher->device = new_device(device, flags);
+		if (watcher->device < 0)
+			goto fail;
 	}
-	/* From before the device is opened: better one change too many. */
-	sysgenid_barrier(&watcher->acked);
-	fd = open_source(source, flags, &is_timer);
-	if (fd < 0 || replace(watcher, watcher->loop, fd, is_timer))
-		goto fail;
-	return watcher;
+	if (vmclock) {
+		watcher->vmclock = new_vmclock(vmclock);
+		if (watcher->vmclock < 0)
+			goto fail;
+	}
+	if (!fill(watcher, watcher->loop, false))
+		return watcher;
 
 fail:
 	sysgenid_watcher_free(watcher);
 	return NULL;
+}
+
+static void close_if_open(int fd)
+{
+	if (fd >= 0)
+		close(fd);
 }
 
 void sysgenid_watcher_free(struct sysgenid_watcher *watcher)
@@ -222,13 +303,13 @@ void sysgenid_watcher_free(struct sysgenid_watcher *watcher)
 
 	if (!watcher)
 		return;
-	/* Children that have inherited it may have it open for longer. */
-	if (watcher->flags & SYSGENID_TRACKED && watcher->owner == getpid())
-		ioctl(watcher->fd, SYSGENID_SET_WATCHER_TRACKING, 0);
-	if (watcher->fd >= 0)
-		close(watcher->fd);
-	if (watcher->loop >= 0)
-		close(watcher->loop);
+	/* A child that inherited it may have it open for longer. */
+	if (is_tracked(watcher) && watcher->process == sysgenid_process_())
+		ioctl(watcher->device, SYSGENID_SET_WATCHER_TRACKING, 0);
+	close_if_open(watcher->device);
+	close_if_open(watcher->vmclock);
+	close_if_open(watcher->pending);
+	close_if_open(watcher->loop);
 	free(watcher);
 	errno = error;
 }
@@ -238,40 +319,28 @@ int sysgenid_watcher_fd(const struct sysgenid_watcher *watcher)
 	return watcher->loop;
 }
 
-static void drain_vmclock(struct sysgenid_watcher *watcher)
+/* Migrated to a hypervisor that sends no notifications. */
+static void replace_vmclock(struct sysgenid_watcher *watcher)
 {
-	struct pollfd pollfd = { .fd = watcher->fd, .events = POLLIN };
-	struct vmclock_page page;
-	int fd;
+	int fd = new_timer();
 
-	/* If it fails, as the page is being changed, we are woken once more. */
-	(void)!pread(watcher->fd, &page, sizeof(page), 0);
-	if (poll(&pollfd, 1, 0) == 1 && pollfd.revents & (POLLHUP | POLLERR)) {
-		/* Migrated to a hypervisor that does not notify. */
-		fd = open_timer();
-		if (fd >= 0)
-			replace(watcher, watcher->loop, fd, true);
-	}
+	if (fd < 0)
+		return;
+	epoll_ctl(watcher->loop, EPOLL_CTL_DEL, watcher->vmclock, NULL);
+	close(watcher->vmclock);
+	watcher->vmclock = fd;
+	add(watcher->loop, fd, EPOLLIN | EPOLLET, VMCLOCK);
 }
 
-/* What has told that it is time to look has to be told that we did. */
+/* Consumes the events; what comes later is new. */
 static void drain(struct sysgenid_watcher *watcher)
 {
-	uint64_t ticks;
+	struct epoll_event events[3];
+	int count = epoll_wait(watcher->loop, events, 3, 0);
 
-	/* Somebody else's having read it is as good. */
-	if (watcher->is_timer)
-		(void)!read(watcher->fd, &ticks, sizeof(ticks));
-	else if (sysgenid_get_source() == SYSGENID_SOURCE_VMCLOCK)
-		drain_vmclock(watcher);
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+	for (int i = 0; i < count; i++)
+		if (events[i].data.u32 == VMCLOCK && events[i].events & EPOLLHUP)
+			replace_vmclock(watcher);
 }
 
 int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
@@ -285,11 +354,16 @@ int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 	if (leave_parent(watcher))
 		return -1;
 	for (;;) {
+		bool was_pending = is_pending(watcher);
+
 		drain(watcher);
-		*generation = current(watcher);
-		if (*generation != watcher->acked)
+		watcher->reported = current(watcher);
+		*generation = number(watcher->reported);
+		if (is_pending(watcher) != was_pending)
+			set_pending(watcher, !was_pending);
+		if (is_pending(watcher))
 			return 1;
-		/* Woken in vain, and perhaps for ever. */
+		/* Woken without a change, perhaps again and again. */
 		if (over)
 			return 0;
 		ready = poll(&pollfd, 1, timeout < 0 ? -1 : (int)left);
@@ -300,58 +374,44 @@ int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 	}
 }
 
-/* A descriptor just opened has acknowledged the generation it was opened in. */
-static int ack_by_reopening(struct sysgenid_watcher *watcher,
-			    uint64_t generation)
+int sysgenid_watcher_ack(struct sysgenid_watcher *watcher, uint64_t generation)
 {
-	int fd = source_open(source_get(), O_RDONLY);
-	__u32 now;
+	struct moment now;
+	__u32 counter = generation;
 
-	if (fd < 0)
+	if (leave_parent(watcher))
 		return -1;
-	if (!ioctl(fd, SYSGENID_GET_GENERATION, &now) && now == generation)
-		return replace(watcher, watcher->loop, fd, false);
-	close(fd);
+	now = current(watcher);
+	if (generation != number(now) || now.vmclock != watcher->reported.vmclock)
+		goto stale;
+	if (is_tracked(watcher) &&
+	    write(watcher->device, &counter, sizeof(counter)) != sizeof(counter)) {
+		if (errno == EINVAL)
+			goto stale;
+		return -1;
+	}
+	if (is_pending(watcher))
+		set_pending(watcher, false);
+	watcher->acked = watcher->reported = now;
+	return 0;
+
+stale:
 	errno = ESTALE;
 	return -1;
 }
 
-static int ack_device(struct sysgenid_watcher *watcher, uint64_t generation)
-{
-	__u32 number = generation;
+/*
+ * For overseers
+ */
 
-	if (write(watcher->fd, &number, sizeof(number)) == sizeof(number))
-		return 0;
-	if (errno == EBADF)
-		return ack_by_reopening(watcher, generation);
-	if (errno == EINVAL)
-		errno = ESTALE;
-	return -1;
-}
-
-int sysgenid_watcher_ack(struct sysgenid_watcher *watcher, uint64_t generation)
-{
-	if (leave_parent(watcher))
-		return -1;
-	if (watcher->fd >= 0 && !watcher->is_timer &&
-	    sysgenid_get_source() == SYSGENID_SOURCE_DEVICE) {
-		if (ack_device(watcher, generation))
-			return -1;
-	} else if (generation != current(watcher)) {
-		errno = ESTALE;
-		return -1;
-	}
-	watcher->acked = generation;
-	return 0;
-}
-
-/* For one command of an overseer. */
 static int open_command(void)
 {
-	const struct source *source = source_find();
+	const struct source *source;
 
-	if (source && source->kind == SYSGENID_SOURCE_DEVICE)
-		return source_open(source, O_RDONLY);
+	sysgenid_find_();
+	source = sysgenid_device_();
+	if (source)
+		return sysgenid_reopen_(source, O_RDONLY);
 	errno = ENODEV;
 	return -1;
 }

@@ -40,14 +40,14 @@ static void adjust(struct sysgenid_watcher *watcher)
 	}
 }
 
-static bool serve(void)
+static int serve(void)
 {
 	char line[256];
 
 	if (read(STDIN_FILENO, line, sizeof(line)) <= 0)
-		return false;
+		return 0;
 	printf("%016llx-%lu\n", (unsigned long long)prefix, ++number);
-	return true;
+	return 1;
 }
 
 int main(void)

@@ -1,40 +1,70 @@
 // SPDX-License-Identifier: MIT
 /*
- * A random number generator that no clone shares: before it gives anything
- * away, it looks whether the system is still the one that seeded it, which
- * costs a load, and seeds itself anew if not. One for each thread, so no locks.
+ * A random number generator that gives no number to two clones. Each thread has
+ * its own, so there are no locks.
+ *
+ * A number is computed, the generation compared again, and only then is the
+ * number released: a snapshot taken in between makes the clones compute another.
  */
 #include <err.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sysgenid.h>
+#include <unistd.h>
 
 static _Thread_local uint64_t state;
-static _Thread_local uint64_t seen;
-static _Thread_local bool seeded;
+static _Thread_local struct sysgenid_seen seen;
 
-static uint64_t random_number(void)
+/* Compare, adjust, then remember: a seeding that fails is tried again. */
+static int seed_if_changed(void)
+{
+	struct sysgenid_seen now;
+
+	if (!sysgenid_changed(&seen, &now))
+		return 0;
+	if (getrandom(&state, sizeof(state), 0) != sizeof(state))
+		return -1;
+	sysgenid_remember(&seen, &now);
+	return 0;
+}
+
+/* splitmix64: good for an example, not for secrets */
+static uint64_t compute(void)
 {
 	uint64_t z;
 
-	if (sysgenid_changed(&seen) || !seeded) {
-		if (getrandom(&state, sizeof(state), 0) != sizeof(state))
-			err(1, "getrandom");
-		seeded = true;
-	}
-	/* splitmix64: good for an example, not for secrets */
 	state += 0x9e3779b97f4a7c15;
 	z = (state ^ (state >> 30)) * 0xbf58476d1ce4e5b9;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
 	return z ^ (z >> 31);
 }
 
-/* One number for each line of the input. */
-int main(void)
+static unsigned int pause_seconds;	/* between computing and releasing */
+
+static uint64_t random_number(void)
 {
+	uint64_t number;
+
+	do {
+		if (seed_if_changed())
+			err(1, "getrandom");
+		number = compute();
+		if (pause_seconds) {
+			fprintf(stderr, "computed\n");
+			sleep(pause_seconds);
+		}
+	} while (!sysgenid_is_current(&seen));
+	return number;
+}
+
+/* Prints a number for each line of input. With an argument, takes its time. */
+int main(int argc, char **argv)
+{
+	if (argc > 1)
+		pause_seconds = atoi(argv[1]);
 	if (sysgenid_get_source() == SYSGENID_SOURCE_NONE)
-		warnx("nothing tells of clones here");
+		warnx("clone detection unavailable: see sysgenid_open(3)");
 
 	while (getchar() != EOF) {
 		printf("%016llx\n", (unsigned long long)random_number());
