@@ -8,10 +8,8 @@
  */
 #include <err.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/random.h>
 #include <sysgenid.h>
-#include <unistd.h>
 
 static _Thread_local uint64_t state;
 static _Thread_local struct sysgenid_seen seen;
@@ -40,7 +38,7 @@ static uint64_t compute(void)
 	return z ^ (z >> 31);
 }
 
-static unsigned int pause_seconds;	/* between computing and releasing */
+static int in_steps;	/* wait for a line of input before releasing a number */
 
 static uint64_t random_number(void)
 {
@@ -50,19 +48,20 @@ static uint64_t random_number(void)
 		if (seed_if_changed())
 			err(1, "getrandom");
 		number = compute();
-		if (pause_seconds) {
-			fprintf(stderr, "computed\n");
-			sleep(pause_seconds);
+		if (in_steps) {
+			puts("computed");
+			fflush(stdout);
+			getchar();
 		}
 	} while (!sysgenid_is_current(&seen));
 	return number;
 }
 
-/* Prints a number for each line of input. With an argument, takes its time. */
+/* Prints a number for each line of input; with an argument, in steps. */
 int main(int argc, char **argv)
 {
-	if (argc > 1)
-		pause_seconds = atoi(argv[1]);
+	(void)argv;
+	in_steps = argc > 1;
 	if (sysgenid_get_source() == SYSGENID_SOURCE_NONE)
 		warnx("clone detection unavailable: see sysgenid_open(3)");
 
