@@ -30,6 +30,22 @@ User=nobody
 Group=sysgenid
 ExecStart=/usr/sbin/sysgenid run -- sh -c 'sleep 1; echo adjusted to $SYSGENID_GENERATION'
 """
+# Its /dev has no devices of the system, but for what the drop-in shows.
+CONFINED = """[Service]
+PrivateDevices=yes
+DevicePolicy=closed
+User=nobody
+ExecStart=/usr/sbin/sysgenid watch -- sh -c 'ls /dev; echo adjusted to $SYSGENID_GENERATION'
+"""
+EARLY = """[Unit]
+Description=A unit that needs the device early
+DefaultDependencies=no
+After=sysinit.target
+Before=basic.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'test -c /dev/sysgenid && touch /run/early'
+"""
 WANTED = """[Unit]
 Description=A unit that somebody wants to be run after a clone
 [Service]
@@ -53,6 +69,10 @@ FILES = {
     "etc/systemd/system/agent.service": AGENT,
     f"{MULTI_USER}/agent.service": "-> ../agent.service",
     "etc/systemd/system/tracked.service": TRACKED,
+    "etc/systemd/system/confined.service": CONFINED,
+    "etc/systemd/system/confined.service.d/sysgenid.conf": "-> /usr/share/sysgenid/unit.conf",
+    "etc/systemd/system/early.service": EARLY,
+    "etc/systemd/system/basic.target.wants/early.service": "-> ../early.service",
     "etc/systemd/system/wanted.service": WANTED,
     "etc/systemd/system/sysgenid-changed.target.wants/wanted.service": "-> ../wanted.service",
     "etc/systemd/system/serial-getty@ttyS0.service": "-> /dev/null",
@@ -136,7 +156,7 @@ def identity(guest: Guest) -> list[str | bytes]:
 def start_services(guest: Guest) -> None:
     """Waits for what udev has started, and starts a service to be waited for."""
     guest.run("until systemctl -q is-active sysgenidd; do sleep 0.2; done", 120)
-    guest.run("systemctl start tracked; mkdir -p /run/sshd;"
+    guest.run("systemctl start tracked confined; mkdir -p /run/sshd;"
               "until grep -q 1 /sys/class/misc/sysgenid/watchers; do sleep 0.2; done", 60)
     wait_lease(guest)
     # From here on as on a system that has no D-Bus daemon.
@@ -145,7 +165,8 @@ def start_services(guest: Guest) -> None:
 
 def check_before(guest: Guest, kernel) -> None:
     """Nothing has been done by hand up to here."""
-    assert "vm_generation_id" in guest.run("cat /proc/modules"), "udev has not loaded it"
+    assert "vm_generation_id" in guest.run("cat /proc/modules"), "it was not loaded"
+    assert guest.status("test -e /run/early") == 0, "the device was not there early"
     assert "updates/dkms" in guest.run("/sbin/modinfo -n vm_generation_id")
     assert guest.run("cat /sys/class/misc/sysgenid/source") == "vmgenid\n"
     assert guest.run("stat -c '%a %U %G' /dev/sysgenid") == "664 root sysgenid\n"
@@ -170,6 +191,10 @@ def check_clone(clone: Guest) -> None:
         clone, "SYSGENID_EVENT=settled", "SYSGENID_GENERATION=1")
     tracked = clone.run("journalctl -q -m -o short-monotonic -u tracked -u sysgenidd")
     assert tracked.index("adjusted to 1") < tracked.index("generation 1 settled")
+    confined = clone.run("until journalctl -q -m -o cat -u confined | grep adjusted;"
+                         "do sleep 0.2; done", 60)
+    assert confined == "adjusted to 1\n"
+    assert "ttyS0" not in clone.run("journalctl -q -m -o cat -u confined").split()
     assert "0 outdated" in clone.run("sysgenid status")
     assert [line.split()[:2] for line in clone.run(FINGERPRINTS, 60).splitlines()] == [
         line.split()[:2] for line in clone.run(PUBLIC_KEYS).splitlines()], "keys don't match"

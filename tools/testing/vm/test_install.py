@@ -331,6 +331,17 @@ def test_the_manual_pages_are_in_order_and_complete(root):
         assert page.stem in shown.read_text().partition(".SH SYNOPSIS")[0], page
 
 
+def test_the_apparmor_abstraction_can_be_included(root, tmp_path):
+    packages.install(("apparmor",))
+    profile = tmp_path / "profile"
+    profile.write_text("profile test {\n  include <abstractions/sysgenid>\n}\n")
+    said = host.run(["apparmor_parser", "-p", "-I", root / "etc/apparmor.d", profile],
+                    "reading the profile")
+    assert "/dev/sysgenid r," in said
+    host.run(["apparmor_parser", "-Q", "-K", "-I", root / "etc/apparmor.d", profile],
+             "compiling the profile")
+
+
 COMPLETE = """
 . /usr/share/bash-completion/bash_completion
 . "$1"
