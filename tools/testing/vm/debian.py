@@ -15,7 +15,7 @@ import packages
 from initramfs import Image
 from kernels import Kernel
 
-FOR_PACKAGES = ("dpkg-dev", "debhelper", "dh-dkms", "gcc", "libc6-dev", "libsystemd-dev",
+FOR_PACKAGES = ("dpkg-dev", "debhelper", "dh-dkms", "dh-python", "gcc", "libc6-dev", "libsystemd-dev",
                 "lintian", "git")
 FOR_ROOT = (*FOR_PACKAGES, "mmdebstrap", "tar")
 DEBS = host.BUILD / "deb"

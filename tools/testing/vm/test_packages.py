@@ -23,7 +23,7 @@ LIST = r"""find / -xdev \( -path /proc -o -path /dev -o -path /tmp -o -path /var
     grep -v -e '/etc/[a-z]*- ' | sort
     cat /etc/passwd /etc/group /etc/shadow /etc/gshadow"""
 STATUS = "dpkg-query -W -f '${Version} ${db:Status-Status}\n' "
-NAMES = "sysgenid-dkms sysgenid libsysgenid1 libsysgenid-dev"
+NAMES = "sysgenid-dkms sysgenid libsysgenid1 libsysgenid-dev python3-sysgenid"
 # What an administrator may have done.
 CHANGES = """ln -s /usr/share/sysgenid/hooks/20-ssh-host-keys /etc/sysgenid/hooks.d/
 printf '#!/bin/sh\\n' > /etc/sysgenid/hooks.d/90-mine
