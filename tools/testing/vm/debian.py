@@ -44,7 +44,7 @@ LEFT_OUT = re.compile(r"usr/src/|usr/lib/gcc/|usr/include/|usr/share/(doc|man|lo
 def sources() -> list[Path]:
     """The files of this checkout that go into the packages."""
     listed = host.run(["git", "-C", host.ROOT, "ls-files", "-co", "--exclude-standard", "--",
-                       "debian", "dkms.conf", "Kbuild", "drivers", "include", "tools/lib",
+                       "debian", "dkms.conf", "Kbuild", "compat", "drivers", "include", "tools/lib",
                        "tools/sysgenid"], "listing the sources")
     return [host.ROOT / name for name in listed.split("\n") if (host.ROOT / name).is_file()]
 
