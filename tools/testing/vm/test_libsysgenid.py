@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """libsysgenid in clones: what a program with the in-line check never does."""
 from channel import Program
+from events import interrupted_cpu, load_modules, on_cpu
 from guest import Guest
+from test_guarantees import stale_looks
 
 ASK = "/run/ask"
 PREDICTABLE = {
@@ -33,3 +35,10 @@ def test_a_number_computed_before_a_snapshot_is_released_by_no_clone(boot):
             same = [release(clone, program) for clone in clones]
     assert same[0] == same[1], "can't tell: with the same GUID the clones differ too"
     assert len({*numbers, *same}) == 3
+
+
+def test_in_line_check_is_never_stale_on_the_other_cpu(two_cpus):
+    """Where the mapped counter may be, for a tick."""
+    load_modules(two_cpus)
+    watcher = on_cpu(1 - interrupted_cpu(two_cpus), "library_window library")
+    assert set(stale_looks(two_cpus, two_cpus.start(watcher))) == {(0, 0)}

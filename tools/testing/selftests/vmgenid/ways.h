@@ -112,6 +112,28 @@ static void map_identifier(void)
 	close(fd);
 }
 
+#ifdef WAYS_LIBRARY
+#include <sysgenid.h>
+
+/* The in-line check, which has the kernel act before it reports a change. */
+static bool by_library(void)
+{
+	static struct sysgenid_seen seen;
+	static bool started;
+
+	if (!started) {
+		started = sysgenid_changed(&seen, &seen);
+		if (!(sysgenid_get_properties() & SYSGENID_NEVER_STALE))
+			errx(1, "libsysgenid: the hardware's page is not mapped");
+	}
+	if (!sysgenid_changed(&seen, NULL))
+		return false;
+	if (*ways_page == ways_first)
+		errx(1, "libsysgenid: a change, but the generation is the old one");
+	return true;
+}
+#endif
+
 /* Opens the device and returns how the named way sees a new generation. */
 static bool (*ways_start(const char *name))(void)
 {
@@ -122,6 +144,9 @@ static bool (*ways_start(const char *name))(void)
 		{ "map", by_map }, { "hardware", by_hardware }, { "read", by_read },
 		{ "poll", by_poll }, { "ioctl", by_ioctl }, { "write", by_write },
 		{ "wait", by_wait },
+#ifdef WAYS_LIBRARY
+		{ "library", by_library },
+#endif
 	};
 
 	ways_fd = open("/dev/sysgenid", (strcmp(name, "write") ? O_RDONLY : O_RDWR) | O_NONBLOCK);
