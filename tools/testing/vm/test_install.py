@@ -193,6 +193,23 @@ def test_the_check_works_in_a_library_of_a_program_without_pie(root, device, tmp
                   LD_LIBRARY_PATH=f"{root}/{LIBDIR}:{tmp_path}")
 
 
+IN_LINE = """#include <sysgenid.h>
+int check(const struct sysgenid_seen *seen);
+int check(const struct sysgenid_seen *seen) { return sysgenid_changed(seen, 0); }
+"""
+
+
+def test_the_check_has_no_more_than_eight_loads_above_one_word(tmp_path):
+    """One word took four: its address, a pointer to it, the word, and what was seen."""
+    (tmp_path / "check.c").write_text(IN_LINE)
+    host.run(["gcc", "-O2", "-fPIC", "-c", f"-I{LIB}", "-o", tmp_path / "check.o",
+              tmp_path / "check.c"], "compiling the check")
+    said = host.run(["objdump", "-d", "--no-show-raw-insn", tmp_path / "check.o"],
+                    "disassembling the check")
+    loads = re.findall(r"\t(?:mov|cmp\w?)\s+[^,\n]*\(%r\w+\)", said)
+    assert 8 <= len(loads) <= 4 + 8, said
+
+
 def test_the_check_works_in_a_32_bit_program(device, tmp_path):
     """With the library compiled so, too."""
     packages.install(NEEDED)

@@ -16,6 +16,8 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include <sysgenid.h>
+
 #define GUID_ADDRESS "0x6000000"	/* of the tests' own generation ID, see bench.py */
 #define WATCHERS 100000
 #define BATCHES 25
@@ -192,6 +194,60 @@ TEST(mapped_counter_costs_what_any_memory_does)
 	figure("load_of_mapped_counter", mapped, "instructions");
 	figure("load_of_ordinary_memory", ordinary, "instructions");
 	EXPECT_EQ(ordinary, mapped);
+}
+
+/*
+ * The library's check, against one that compares one word through a pointer
+ * that a shared library exports: a load for its address, for itself, the word,
+ * and what was seen.
+ */
+#define MOST_MORE 12		/* instructions */
+#define CHECKS 20000		/* in a batch */
+
+static const volatile void *one_word;
+static const volatile void **volatile exported = &one_word;
+static uint64_t one_seen;
+static struct sysgenid_seen seen;
+
+static __attribute__((noipa)) int one_word_changed(uint64_t *before)
+{
+	uint64_t now = *(const volatile uint64_t *)*exported;
+
+	if (__builtin_expect(now == *before, 1))
+		return 0;
+	*before = now;
+	return 1;
+}
+
+static __attribute__((noipa)) int library_changed(const struct sysgenid_seen *before)
+{
+	return sysgenid_changed(before, NULL);
+}
+
+static void check_one_word(void)
+{
+	one_word_changed(&one_seen);
+}
+
+static void check_by_library(void)
+{
+	library_changed(&seen);
+}
+
+TEST(in_line_check_costs_little_more_than_one_word)
+{
+	long long one, library;
+
+	one_word = map_counter(open_device(O_RDONLY));
+	one_word_changed(&one_seen);
+	ASSERT_EQ(1, sysgenid_changed(&seen, &seen));
+	ASSERT_EQ(0, library_changed(&seen));
+	SKIP_WITHOUT_INSTRUCTIONS();
+	one = cost(check_one_word, CHECKS);
+	library = cost(check_by_library, CHECKS);
+	figure("check_of_one_word", one, "instructions");
+	figure("check_by_libsysgenid", library, "instructions");
+	EXPECT_GE(MOST_MORE, library - one);
 }
 
 TEST(descriptor_costs_little_memory_above_a_files)
