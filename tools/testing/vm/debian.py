@@ -15,8 +15,8 @@ import packages
 from initramfs import Image
 from kernels import Kernel
 
-FOR_PACKAGES = ("dpkg-dev", "debhelper", "dh-dkms", "dh-python", "gcc", "libc6-dev", "libsystemd-dev",
-                "lintian", "git")
+FOR_PACKAGES = ("dpkg-dev", "debhelper", "dh-dkms", "dh-python", "gcc", "libc6-dev", "libssl-dev",
+                "libsystemd-dev", "pkgconf", "lintian", "git")
 FOR_ROOT = (*FOR_PACKAGES, "mmdebstrap", "tar")
 DEBS = host.BUILD / "deb"
 # What a changelog has to have at its start for the packages of a next version.
@@ -45,7 +45,7 @@ def sources() -> list[Path]:
     """The files of this checkout that go into the packages."""
     listed = host.run(["git", "-C", host.ROOT, "ls-files", "-co", "--exclude-standard", "--",
                        "debian", "dkms.conf", "Kbuild", "compat", "drivers", "include", "tools/lib",
-                       "tools/sysgenid"], "listing the sources")
+                       "tools/sysgenid", "tools/openssl"], "listing the sources")
     return [host.ROOT / name for name in listed.split("\n") if (host.ROOT / name).is_file()]
 
 
