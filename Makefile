@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs overlay modules install install-modules install-user check check-long check-debian check-debug check-kcsan fuzz coverage deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-user install-openssl check check-long check-debian check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -40,6 +40,9 @@ install-user: ## the library, the command and the overseer only; needs libsystem
 	$(MAKE) -C tools/lib/sysgenid install OUTPUT=$(CURDIR)/build/lib
 	$(MAKE) -C tools/sysgenid install
 
+install-openssl: ## the OpenSSL provider and sysgenid-openssl(8) only; needs libssl-dev and pkgconf
+	$(MAKE) -C tools/openssl install OUTPUT=$(CURDIR)/build/openssl
+
 deb: $(PYTHON) ## build Debian packages, in build/deb/
 	@$(PYTHON) $(VM)/debian.py
 
@@ -54,7 +57,10 @@ check-long: $(PYTHON) ## the tests of check that restore guests again and again,
 check-debian: $(PYTHON) ## install, upgrade and purge the packages in a Debian, and clone it
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \
 		host.main(lambda: packages.install(packages.NEEDED + debian.FOR_ROOT))'
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py test_packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py test_packages.py test_programs.py
+
+check-programs: $(PYTHON) ## draw from many programs in 20 pairs of clones, and write the table of Documentation/programs.rst
+	@$(PYTHON) $(VM)/programs.py
 
 check-debug: $(PYTHON) ## run the tests in a kernel that finds mistakes, and make it fail; builds it first
 	@$(PYTHON) $(VM)/packages.py
@@ -85,6 +91,7 @@ demo: $(PYTHON) ## show what it is for: one guest, its snapshot, two clones
 bench: $(PYTHON) ## count the instructions that calls, bumps and 100,000 watchers cost
 	@$(PYTHON) $(VM)/packages.py
 	@$(PYTHON) $(VM)/bench.py
+	@$(PYTHON) $(VM)/bench_openssl.py
 
 docs: $(PYTHON) ## make the documentation's pages, in build/docs/
 	@kernel=$$(cd $(VM) && $(PYTHON) -c 'import packages, own_kernels; \

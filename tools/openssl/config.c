@@ -45,15 +45,13 @@ static void __attribute__((noreturn)) stop(const char *file, const char *failure
 	     data && (flags & ERR_TXT_STRING) ? data : "");
 }
 
-/* Configures libcrypto by the file as a program's start does, but takes errors seriously. */
+/* Configures libcrypto by the file as a program's start does, whatever it ignores then. */
 static void load(const char *file)
 {
 	OPENSSL_INIT_SETTINGS *settings = OPENSSL_INIT_new();
 
-	if (!settings || !OPENSSL_INIT_set_config_filename(settings, file) ||
-	    !OPENSSL_INIT_set_config_appname(settings, "openssl_conf"))
+	if (!settings || !OPENSSL_INIT_set_config_filename(settings, file))
 		errx(1, "no memory");
-	OPENSSL_INIT_set_config_file_flags(settings, 0);
 	if (!OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG, settings))
 		stop(file, "OpenSSL does not accept it");
 	OPENSSL_INIT_free(settings);

@@ -94,15 +94,14 @@ def judge_packages() -> None:
         host.progress(said.strip())
 
 
-def make_base(kernels: list[Kernel]) -> Path:
-    """A Debian with the headers of those kernels, before our packages are in."""
-    include = ",".join((*INCLUDED, *(f"linux-headers-{kernel.release}" for kernel in kernels)))
-    name = hashlib.sha256(include.encode()).hexdigest()[:16]
-    tar = host.CACHE / f"debian_{name}" / "root.tar"
-    with host.locked("debian"):
+def make_tar(name: str, included: tuple[str, ...]) -> Path:
+    """A Debian with these packages, as an archive in the cache."""
+    include = ",".join(included)
+    tar = host.CACHE / f"{name}_{hashlib.sha256(include.encode()).hexdigest()[:16]}" / "root.tar"
+    with host.locked(name):
         if not tar.exists():
             host.progress("making a Debian to boot (a few minutes)")
-            for old in host.CACHE.glob("debian_*"):
+            for old in host.CACHE.glob(f"{name}_*"):
                 shutil.rmtree(old)
             with host.making(tar.parent) as temporary:
                 packages.as_root(["mmdebstrap", "--quiet", "--variant=minbase",
@@ -110,6 +109,11 @@ def make_base(kernels: list[Kernel]) -> Path:
                                   f"--include={include}", "bookworm", str(temporary / tar.name)],
                                  "making a Debian")
     return tar
+
+
+def make_base(kernels: list[Kernel]) -> Path:
+    """A Debian with the headers of those kernels, before our packages are in."""
+    return make_tar("debian", (*INCLUDED, *(f"linux-headers-{kernel.release}" for kernel in kernels)))
 
 
 INSTALL = r"""

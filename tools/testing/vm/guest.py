@@ -58,6 +58,7 @@ class Options:
     devices: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()  # more of QEMU's arguments
     disk: Path | None = None    # on NVMe, written to
+    root: Path | None = None    # a file system on virtio, only read
     network: bool = False       # QEMU's own, with DHCP; its packets go to a file
     icount: bool = False        # a nanosecond is an instruction: clones run alike
     seconds: float = 300        # the longest that it may live
@@ -111,6 +112,9 @@ def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
     argv += options.settings
     for device in options.devices:
         argv += ["-device", device]
+    if options.root:
+        argv += ["-blockdev", "driver=raw,node-name=root,read-only=on,file.driver=file,"
+                 f"file.filename={options.root}", "-device", "virtio-blk-pci,drive=root"]
     if options.disk:
         argv += ["-blockdev", "driver=raw,node-name=disk,file.driver=file,"
                  f"file.filename={options.disk}", "-device", "nvme,drive=disk,serial=disk"]

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What programs that nobody rewrote draw in two clones of one snapshot.
+
+A Debian with many programs, which have drawn before the snapshot, is cloned in
+three states: without this project, with its modules only, with everything. As a
+program: the full table, from 20 pairs of clones, into Documentation/programs.rst.
+"""
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import build
+import debian
+import host
+import kernels
+import packages
+from guest import Guest, Options, Snapshot, new_guid
+from initramfs import Image
+from kernels import Kernel
+
+SOURCES = build.SELFTESTS / "programs"
+TABLE = host.ROOT / "Documentation/programs.rst"
+DRAWS = 4       # of each program in each clone; control.py
+PAIRS = 20
+INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "procps", "openssl", "nginx-light",
+            "postgresql-15", "libgnutls30", "libgcrypt20", "libnss3", "python3", "python3-numpy",
+            "nodejs", "perl", "ruby", "php-cli", "openjdk-17-jdk-headless", "golang-go",
+            "uuid-runtime")
+STATES = ("without", "modules", "everything")
+# The same programs in all three, but for what each state is about.
+COMMAND_LINE = {
+    "without": "module_blacklist=sysgenid,vm_generation_id",
+    "modules": "systemd.mask=sysgenidd.service",
+    "everything": "",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A program, as a shell command that prints a draw for each line it reads.
+
+    fixed_by is what keeps clones from drawing the same: "kernel" (the modules),
+    "openssl" (sysgenid-openssl), "restart" (sysgenid-restart@.service, for what
+    is a service here), or "" if nothing does from outside.
+    """
+    command: str
+    fixed_by: str
+    author: str = ""
+
+
+def python(expression: str, module: str) -> str:
+    return (f"python3 -c 'import sys, {module}\nfor line in sys.stdin: "
+            f"print({expression}, flush=True)'")
+
+
+def node(expression: str) -> str:
+    return ("node -e 'const crypto = require(\"crypto\"); require(\"readline\").createInterface("
+            f"{{input: process.stdin}}).on(\"line\", () => console.log({expression}))'")
+
+
+def each_line(command: str) -> str:
+    return f"while read -r line; do {command}; done"
+
+
+def sql(expression: str) -> str:
+    """A connection that stays; as a service's client, it connects again if it has to."""
+    return (f"sed -u 's/.*/select {expression};/' | runuser -u postgres -- "
+            "stdbuf -oL psql -qAt -v ON_ERROR_STOP=1 2>&1 | grep --line-buffered -v -e server -e connection")
+
+
+SEED = "seed again when the mapped generation changes (G2), or draw from getrandom() (G7)"
+CHAIN = "check the generation where fork() is checked (G2), or draw from getrandom() (G7)"
+ROWS = {
+    "kernel: getrandom()": Row("draw getrandom", "kernel"),
+    "kernel: /dev/urandom": Row("draw urandom", "kernel"),
+    "kernel: /proc/sys/kernel/random/uuid": Row("draw uuid", "kernel"),
+    "glibc: arc4random()": Row("draw arc4random", "kernel"),
+    "glibc: random()": Row("draw random", "", SEED),
+    "OpenSSL: RAND_bytes()": Row("draw openssl", "openssl"),
+    "OpenSSL: RAND_priv_bytes()": Row("draw openssl-private", "openssl"),
+    "GnuTLS: gnutls_rnd()": Row("draw gnutls", "", CHAIN),
+    "libgcrypt: gcry_randomize()": Row("draw gcrypt", "", CHAIN),
+    "NSS: PK11_GenerateRandom()": Row("draw nss", "", CHAIN),
+    "Python: ssl.RAND_bytes()": Row(python("ssl.RAND_bytes(16).hex()", "ssl"), "openssl"),
+    "Python: secrets": Row(python("secrets.token_hex()", "secrets"), "kernel"),
+    "Python: uuid.uuid4()": Row(python("uuid.uuid4()", "uuid"), "kernel"),
+    "Python: random": Row(python("random.getrandbits(128)", "random"), "", SEED),
+    "Python: numpy.random": Row(python("numpy.random.bytes(16).hex()", "numpy.random"), "", SEED),
+    "Node.js: crypto.randomBytes()": Row(node("crypto.randomBytes(16).toString(\"hex\")"),
+                                         "openssl"),
+    "Node.js: crypto.randomUUID()": Row(
+        node("crypto.randomUUID()"), "",
+        "drop the cache of random bytes when the generation changes (G2); "
+        "programs pass {disableEntropyCache: true}"),
+    "Node.js: Math.random()": Row(node("Math.random()"), "", SEED),
+    "Perl: rand": Row("perl -ne 'BEGIN { $| = 1 } print rand(), \"\\n\"'", "", SEED),
+    "Ruby: SecureRandom": Row("ruby -rsecurerandom -e '$stdout.sync = true; "
+                              "while gets do puts SecureRandom.hex end'", "kernel"),
+    "Ruby: rand": Row("ruby -e '$stdout.sync = true; while gets do puts rand end'", "", SEED),
+    "PHP: random_bytes()": Row("php -r 'while (fgets(STDIN)) echo bin2hex(random_bytes(16)), "
+                               "\"\\n\";'", "kernel"),
+    "PHP: mt_rand()": Row("php -r 'while (fgets(STDIN)) echo mt_rand(), mt_rand(), \"\\n\";'",
+                          "", SEED),
+    "OpenJDK: SecureRandom": Row("java -cp /programs Draw secure", "kernel"),
+    "OpenJDK: Random": Row("java -cp /programs Draw random", "", SEED),
+    "Go: crypto/rand": Row("draw-go crypto", "kernel"),
+    "Go: math/rand": Row("draw-go math", "", SEED),
+    "bash: $RANDOM": Row("bash -c 'while read -r line; do echo $RANDOM$RANDOM$RANDOM$RANDOM; done'",
+                         "", "use $SRANDOM, which draws from getrandom() (G7)"),
+    "uuidd: random UUIDs": Row(each_line("uuidd -rn1 | tail -n 1"), "kernel"),
+    "PostgreSQL: gen_random_uuid()": Row(sql("gen_random_uuid()"), "openssl"),
+    "PostgreSQL: random()": Row(sql("random()"), "restart", SEED),
+    "nginx: $request_id": Row(each_line("python3 /programs/request.py"), "openssl"),
+    "nginx: session ticket key": Row(
+        each_line("openssl s_client -connect 127.0.0.1:443 -tls1_2 </dev/null 2>/dev/null |"
+                  " sed -n \"s/^ *0000 - //p\" | head -n 1 | cut -c 1-47"),
+        "restart", "make new ticket keys when the generation changes (G2)"),
+}
+REQUEST = """import ssl, urllib.request
+print(urllib.request.urlopen("https://127.0.0.1/",
+                             context=ssl._create_unverified_context()).read().decode().strip())
+"""
+NGINX = """worker_processes 1;
+events {}
+http {
+	server {
+		listen 127.0.0.1:443 ssl;
+		ssl_certificate /etc/nginx/cert.pem;
+		ssl_certificate_key /etc/nginx/key.pem;
+		location / { return 200 "$request_id\\n"; }
+	}
+}
+"""
+AGENT = """[Unit]
+Description=What runs the host's commands
+DefaultDependencies=no
+After=multi-user.target
+[Service]
+ExecStart=/agent /dev/ttyS1
+KillMode=process
+"""
+# The packages' prerm and postinst start nothing in here.
+INSTALL = r"""
+set -e
+root=$1/root
+mkdir "$root"
+tar -xpf "$2" -C "$root"
+cp $3 "$root/tmp/"
+cp -a "$4" "$root/programs"
+echo 'exit 101' > "$root/usr/sbin/policy-rc.d"
+chmod 755 "$root/usr/sbin/policy-rc.d"
+mount -t proc proc "$root/proc"
+chroot "$root" sh -ec '
+	apt-get -q install -y --no-install-recommends /tmp/*.deb
+	javac -d /programs /programs/Draw.java
+	cd /programs && HOME=/tmp go build -o /usr/local/bin/draw-go draw.go
+	openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -days 3650 \
+		-keyout /etc/nginx/key.pem -out /etc/nginx/cert.pem
+	mv /programs/draw /usr/local/bin/
+	mv /programs/agent.service /etc/systemd/system/
+	mv /programs/agent /
+	ln -s ../agent.service /etc/systemd/system/multi-user.target.wants/
+	ln -sf /dev/null /etc/systemd/system/getty.target
+	ln -sf /dev/null /etc/systemd/system/serial-getty@ttyS0.service
+	: > /etc/fstab
+'
+umount "$root/proc"
+rm -rf "$root/usr/sbin/policy-rc.d" "$root"/tmp/* "$root"/usr/lib/go* "$root"/usr/share/go* \
+	"$root"/usr/lib/jvm/*/jmods "$root"/var/cache/* "$root"/var/lib/apt/lists/*
+mkdir -p "$root/lib/modules"
+mke2fs -q -t ext4 -O ^has_journal -d "$root" "$5" 3G
+"""
+# From the initramfs to the disk, which stays as it is.
+INIT = """#!/bin/sh
+mount -t devtmpfs devtmpfs /dev
+mount -t proc proc /proc
+for module in {modules}; do insmod /drivers/$module.ko || exit; done
+mkdir -p /disk /changes /root
+until [ -b /dev/vda ]; do usleep 10000; done
+mount -t ext4 -o ro /dev/vda /disk
+mount -t tmpfs tmpfs /changes
+mkdir /changes/upper /changes/work
+mount -t overlay -o lowerdir=/disk,upperdir=/changes/upper,workdir=/changes/work overlay /root
+cp -r /lib/modules /root/usr/lib/
+cp -r /files/. /root/
+umount /proc
+exec switch_root /root /lib/systemd/systemd
+"""
+DRIVERS = ("virtio_blk", "virtio_pci", "overlay")
+
+
+def make_programs(folder: Path) -> None:
+    """What goes to /programs, some of it to be moved from there."""
+    packages.install(("gcc", "libc6-dev"))
+    shutil.copytree(SOURCES, folder)
+    host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", folder / "draw",
+              SOURCES / "draw.c"], "building draw")
+    build.make_programs([])
+    shutil.copy(build.PROGRAMS / "agent", folder)
+    (folder / "agent.service").write_text(AGENT)
+
+
+def make_disk() -> Path:
+    """A Debian with the programs and our packages, as a file system."""
+    debs = [deb for deb in debian.make_packages()
+            if deb.name.startswith(("sysgenid_", "sysgenid-openssl_", "libsysgenid1_"))]
+    base = debian.make_tar("programs", INCLUDED)
+    with host.locked("programs", host.BUILD):
+        folder = host.BUILD / "programs-disk"
+        digest = hashlib.sha256((INSTALL + AGENT).encode())
+        for source in (*sorted(SOURCES.iterdir()), Path(__file__).with_name("agent.c")):
+            digest.update(source.read_bytes())
+        disk = folder / f"{debian.digest(str(base), digest.hexdigest())}.ext4"
+        if not disk.exists():
+            host.progress("installing the programs")
+            shutil.rmtree(folder, ignore_errors=True)
+            with host.making(folder) as temporary:
+                make_programs(temporary / "programs")
+                try:
+                    packages.as_root(["unshare", "-m", "sh", "-c", INSTALL, "install", str(temporary),
+                                      str(base), " ".join(map(str, debs)),
+                                      str(temporary / "programs"), str(temporary / disk.name)],
+                                     "installing the programs")
+                finally:
+                    packages.as_root(["rm", "-rf", str(temporary / "root")], "tidying up")
+    return disk
+
+
+def with_dependencies(kernel: Kernel, names: tuple[str, ...]) -> dict[str, Path]:
+    """The modules of these names that are not built in, in the order to load them."""
+    found: dict[str, Path] = {}
+    for name in names:
+        for path in kernel.modules.rglob(f"{name}.ko"):
+            needs = host.run(["/sbin/modinfo", "-F", "depends", path], "reading a module")
+            found |= with_dependencies(kernel, tuple(filter(None, needs.strip().split(","))))
+            found.setdefault(name, path)
+    return found
+
+
+def make_image(kernel: Kernel) -> Path:
+    """The initramfs that mounts the disk, with our modules for that kernel."""
+    drivers = with_dependencies(kernel, DRIVERS)
+    image = Image().basics(build.PROGRAMS / "agent")
+    image.file("init", INIT.format(modules=" ".join(drivers)), 0o755)
+    for name, path in drivers.items():
+        image.file(f"drivers/{name}.ko", path)
+    image.file("files/programs/rows.json",
+               json.dumps({name: row.command for name, row in ROWS.items()}))
+    image.file("files/programs/request.py", REQUEST)
+    image.file("files/etc/nginx/nginx.conf", NGINX)
+    scratch = host.BUILD / f"programs-modules-{kernel.name}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    build.add_module_tree(image, kernel, scratch)
+    return image.write(build.folder(kernel) / "programs.cpio")
+
+
+def start_programs(guest: Guest, state: str):
+    """Brings a guest to a state, and has all programs draw once."""
+    guest.run("until systemctl is-system-running | grep -q -e running -e degraded; do sleep 0.2; done",
+              300)
+    if state == "everything":
+        guest.run("sysgenid-openssl enable && systemctl restart nginx postgresql@15-main &&"
+                  " systemctl enable sysgenid-restart@nginx sysgenid-restart@postgresql@15-main", 120)
+        guest.run("until systemctl -q is-active sysgenidd; do sleep 0.2; done", 60)
+    if state != "without":
+        assert guest.run("cat /sys/class/misc/sysgenid/source") == "vmgenid\n"
+    guest.run("mkfifo /run/draw; systemctl start uuidd")
+    control = guest.start("PATH=$PATH:/usr/local/bin exec python3 -u /programs/control.py"
+                          " /programs/rows.json /run/draw")
+    silent = json.loads(control.wait_for(r"^silent (.*)$", 300)[1])
+    assert not silent, f"these programs drew nothing: {silent}"
+    return control
+
+
+def draw(clone: Guest, control, state: str) -> dict[str, list[str]]:
+    """What the programs of a clone draw first after the new generation."""
+    if state == "modules":
+        clone.run("until grep -qx 1 /sys/class/misc/sysgenid/generation; do :; done")
+    if state == "everything":
+        clone.run("until systemctl show -P StatusText sysgenidd | grep -q 'generation 1 settled' &&"
+                  " systemctl -q is-active sysgenid-changed.target nginx postgresql@15-main;"
+                  " do sleep 0.2; done", 120)
+    clone.run("echo > /run/draw")
+    return json.loads(clone.program(control).wait_for(r"^drawn (.*)$", 300)[1])
+
+
+@contextmanager
+def snapshot(kernel: Kernel, state: str, logs: Path) -> Iterator[tuple[Snapshot, object]]:
+    """A guest in that state, whose programs have drawn before."""
+    options = Options(replace(kernel, patience=max(3, kernel.patience)), make_image(kernel),
+                      guid=new_guid(), memory=1024, cpu_flags="-rdrand,-rdseed", root=make_disk(),
+                      append=COMMAND_LINE[state], seconds=3600)
+    with Guest(options, logs, state) as guest:
+        control = start_programs(guest, state)
+        with guest.snapshot() as snap:
+            yield snap, control
+
+
+def count_repeated(kernel: Kernel, state: str, pairs: int, logs: Path) -> dict[str, int]:
+    """How many draws of the one clone the other had too, by program."""
+    repeated = dict.fromkeys(ROWS, 0)
+    with snapshot(kernel, state, logs) as (snap, control):
+        for number in range(pairs):
+            host.progress(f"{kernel.name}, {state}: pair {number + 1} of {pairs}")
+            drawn = []
+            for _ in range(2):
+                with snap.restore() as clone:
+                    drawn.append(draw(clone, control, state))
+            for name in ROWS:
+                assert all(drawn[0][name]) and all(drawn[1][name]), f"{name} drew nothing: {drawn}"
+                repeated[name] += len(set(drawn[0][name]) & set(drawn[1][name]))
+    return repeated
+
+
+def remedy(row: Row) -> str:
+    return {"kernel": "the modules", "openssl": "``sysgenid-openssl enable``",
+            "restart": "``sysgenid-restart@.service``", "": "a restart, or its author"}[row.fixed_by]
+
+
+def wrong(counts: dict[str, dict[str, int]]) -> list[str]:
+    """Where what was counted is not what is promised, a line each."""
+    found = [f"{name}: {counts['everything'][name]} repeated with everything"
+             for name, row in ROWS.items() if row.fixed_by and counts["everything"][name]]
+    found += [f"{name}: {counts['modules'][name]} repeated with the modules"
+              for name, row in ROWS.items() if row.fixed_by == "kernel" and counts["modules"][name]]
+    found += [f"{name}: nothing repeated, but nothing prevents it"
+              for name, row in ROWS.items() if not row.fixed_by and not counts["everything"][name]]
+    found += [f"{name}: nothing repeated with the modules only, so {row.fixed_by} proves nothing"
+              for name, row in ROWS.items()
+              if row.fixed_by in ("openssl", "restart") and not counts["modules"][name]]
+    return found
+
+
+def table(counts: dict[str, dict[str, int]], pairs: int) -> str:
+    """The counts as a table in reStructuredText."""
+    head = ("Program", "without", "modules", "everything", "what helps")
+    lines = [head, *((name, *(f"{counts[state][name]}" for state in STATES), remedy(row))
+                     for name, row in ROWS.items())]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    rule = "  ".join("=" * width for width in widths)
+    rows = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip()
+            for line in lines]
+    return "\n".join([rule, rows[0], rule, *rows[1:], rule])
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else "6.1-cloud"
+    packages.install(packages.NEEDED + debian.FOR_ROOT)
+    build.prepare([name])
+    logs = host.BUILD / "logs/programs"
+    counts = {state: count_repeated(kernels.get(name), state, PAIRS, logs) for state in STATES}
+    print(table(counts, PAIRS))
+    found = wrong(counts)
+    if found:
+        raise host.Trouble("\n".join(["not as it should be:", *found]))
+
+
+if __name__ == "__main__":
+    host.main(main)
