@@ -29,7 +29,7 @@ NEXT = """sysgenid (99.0) unstable; urgency=medium
 """
 # What the Debian to boot has, beside our packages and the kernels' headers.
 INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "openssh-server", "procps",
-            "ifupdown", "isc-dhcp-client", "dkms", "gcc", "make", "libc6-dev", "python3")
+            "ifupdown", "isc-dhcp-client", "openssl", "dkms", "gcc", "make", "libc6-dev", "python3")
 # What is of no use in a running guest, and of the kernel's modules what isn't
 # needed without disks, and with a network card of QEMU's.
 LEFT_OUT = re.compile(r"usr/src/|usr/lib/gcc/|usr/include/|usr/share/(doc|man|locale|info|perl)/|"

@@ -336,7 +336,7 @@ def wrong(counts: dict[str, dict[str, int]]) -> list[str]:
     return found
 
 
-def table(counts: dict[str, dict[str, int]], pairs: int) -> str:
+def table(counts: dict[str, dict[str, int]]) -> str:
     """The counts as a table in reStructuredText."""
     head = ("Program", "without", "modules", "everything", "what helps")
     lines = [head, *((name, *(f"{counts[state][name]}" for state in STATES), remedy(row))
@@ -348,16 +348,34 @@ def table(counts: dict[str, dict[str, int]], pairs: int) -> str:
     return "\n".join([rule, rows[0], rule, *rows[1:], rule])
 
 
+def advice() -> str:
+    """What the authors of programs that cannot be fixed from outside would do."""
+    return "\n".join(f"- {name}: {row.author}." for name, row in ROWS.items() if row.author)
+
+
+def write_section(name: str, text: str) -> None:
+    """Replaces what the documentation has between two comments."""
+    begin, end = f".. begin {name}\n", f".. end {name}\n"
+    before, _, rest = TABLE.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    host.write_whole(TABLE, f"{before}{begin}\n{text}\n\n{end}{after}")
+
+
 def main() -> None:
+    """Arguments: a kernel, and the number of pairs."""
     name = sys.argv[1] if len(sys.argv) > 1 else "6.1-cloud"
+    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else PAIRS
     packages.install(packages.NEEDED + debian.FOR_ROOT)
     build.prepare([name])
-    logs = host.BUILD / "logs/programs"
-    counts = {state: count_repeated(kernels.get(name), state, PAIRS, logs) for state in STATES}
-    print(table(counts, PAIRS))
+    kernel, logs = kernels.get(name), host.BUILD / "logs/programs"
+    counts = {state: count_repeated(kernel, state, pairs, logs) for state in STATES}
+    print(table(counts))
     found = wrong(counts)
     if found:
         raise host.Trouble("\n".join(["not as it should be:", *found]))
+    write_section("table", f"Linux {kernel.release}, {pairs} pairs of clones: repeated draws of "
+                  f"{DRAWS * pairs}.\n\n{table(counts)}")
+    write_section("advice", advice())
 
 
 if __name__ == "__main__":

@@ -23,13 +23,16 @@ LIST = r"""find / -xdev \( -path /proc -o -path /dev -o -path /tmp -o -path /var
     grep -v -e '/etc/[a-z]*- ' | sort
     cat /etc/passwd /etc/group /etc/shadow /etc/gshadow"""
 STATUS = "dpkg-query -W -f '${Version} ${db:Status-Status}\n' "
-NAMES = "sysgenid-dkms sysgenid libsysgenid1 libsysgenid-dev python3-sysgenid"
+NAMES = ("sysgenid-dkms sysgenid libsysgenid1 libsysgenid-dev python3-sysgenid "
+         "sysgenid-openssl")
 # What an administrator may have done.
 CHANGES = """ln -s /usr/share/sysgenid/hooks/20-ssh-host-keys /etc/sysgenid/hooks.d/
 printf '#!/bin/sh\\n' > /etc/sysgenid/hooks.d/90-mine
 chmod 755 /etc/sysgenid/hooks.d/90-mine
 echo 'noted by hand' >> /etc/sysgenid/hooks.d/README.txt
+sysgenid-openssl enable
 """
+GENERATOR = "openssl list -random-instances | sed -n 's/^  \\([A-Z].*\\) @.*/\\1/p' | uniq"
 ENTER = """mount -t proc proc "$1/proc"
 exec chroot "$1" sh -ec "$2"
 """
@@ -120,10 +123,14 @@ def test_an_upgrade_keeps_what_was_changed_and_a_purge_nothing_but_own_hooks(chr
     check_installed(chroot, kernel, "99.0")
     assert chroot.run("cd /etc/sysgenid && find . | sort && cat hooks.d/README.txt") == changed
     assert chroot.run("find /etc -name '*.dpkg-*'") == ""
+    assert chroot.run(GENERATOR) == "SYSGENID\n"
 
     chroot.run(f"apt-get -q remove -y {NAMES}")
     assert chroot.run("cd /etc/sysgenid && find . | sort && cat hooks.d/README.txt") == changed
     assert modules(chroot) == [] and chroot.run("dkms status") == ""
+    assert chroot.run(GENERATOR) == chroot.run(
+        f"OPENSSL_CONF=/etc/ssl/sysgenid.cnf; export OPENSSL_CONF; {GENERATOR}") == "CTR-DRBG\n"
+    assert chroot.run("dpkg -V openssl") == ""
 
     chroot.run("cp /var/lib/dpkg/info/sysgenid.postrm /tmp/")
     chroot.run(f"dpkg --purge {NAMES}")
