@@ -31,6 +31,8 @@ INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "procps", "openss
             "postgresql-15", "libgnutls30", "libgcrypt20", "libnss3", "python3", "python3-numpy",
             "nodejs", "perl", "ruby", "php-cli", "openjdk-17-jdk-headless", "golang-go",
             "uuid-runtime")
+# The services that the units restart in each clone.
+RESTARTED = ("nginx", "postgresql@15-main")
 STATES = ("without", "modules", "everything")
 # The same programs in all three, but for what each state is about.
 COMMAND_LINE = {
@@ -264,8 +266,9 @@ def start_programs(guest: Guest, state: str):
     guest.run("until systemctl is-system-running | grep -q -e running -e degraded; do sleep 0.2; done",
               300)
     if state == "everything":
-        guest.run("sysgenid-openssl enable && systemctl restart nginx postgresql@15-main &&"
-                  " systemctl enable sysgenid-restart@nginx sysgenid-restart@postgresql@15-main", 120)
+        guest.run("sysgenid-openssl enable", 60)
+        for unit in RESTARTED:
+            guest.run(f"systemctl restart {unit} && systemctl enable sysgenid-restart@{unit}", 120)
         guest.run("until systemctl -q is-active sysgenidd; do sleep 0.2; done", 60)
     if state != "without":
         assert guest.run("cat /sys/class/misc/sysgenid/source") == "vmgenid\n"
@@ -282,9 +285,12 @@ def draw(clone: Guest, control, state: str) -> dict[str, list[str]]:
     if state == "modules":
         clone.run("until grep -qx 1 /sys/class/misc/sysgenid/generation; do :; done")
     if state == "everything":
-        clone.run("until systemctl show -P StatusText sysgenidd | grep -q 'generation 1 settled' &&"
-                  " systemctl -q is-active sysgenid-changed.target nginx postgresql@15-main;"
+        clone.run("until systemctl show -P StatusText sysgenidd | grep -q 'generation 1 settled';"
                   " do sleep 0.2; done", 120)
+        # The units' processes have ended: they have restarted the services.
+        for unit in RESTARTED:
+            clone.run(f"until [ $(systemctl show -P ExecMainExitTimestampMonotonic"
+                      f" sysgenid-restart@{unit}) != 0 ]; do sleep 0.2; done", 120)
     clone.run("echo > /run/draw")
     return json.loads(clone.program(control).wait_for(r"^drawn (.*)$", 300)[1])
 
