@@ -9,8 +9,6 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import debian
 import host
 import kernels
 import packages
+from channel import Program
 from guest import Guest, Options, Snapshot, new_guid
 from initramfs import Image
 from kernels import Kernel
@@ -34,12 +33,8 @@ INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "procps", "openss
 # The services that the units restart in each clone.
 RESTARTED = ("nginx", "postgresql@15-main")
 STATES = ("without", "modules", "everything")
-# The same programs in all three, but for what each state is about.
-COMMAND_LINE = {
-    "without": "module_blacklist=sysgenid,vm_generation_id",
-    "modules": "systemd.mask=sysgenidd.service",
-    "everything": "",
-}
+# udev loads none of ours.
+COMMAND_LINE = "modprobe.blacklist=sysgenid,vm_generation_id"
 
 
 @dataclass(frozen=True)
@@ -70,9 +65,7 @@ def each_line(command: str) -> str:
 
 
 def sql(expression: str) -> str:
-    """A connection that stays; as a service's client, it connects again if it has to."""
-    return (f"sed -u 's/.*/select {expression};/' | runuser -u postgres -- "
-            "stdbuf -oL psql -qAt -v ON_ERROR_STOP=1 2>&1 | grep --line-buffered -v -e server -e connection")
+    return f"python3 /programs/connection.py '{expression}'"
 
 
 SEED = "seed again when the mapped generation changes (G2), or draw from getrandom() (G7)"
@@ -126,6 +119,17 @@ ROWS = {
 REQUEST = """import ssl, urllib.request
 print(urllib.request.urlopen("https://127.0.0.1/",
                              context=ssl._create_unverified_context()).read().decode().strip())
+"""
+# A connection that stays. When it ends, so does this.
+CONNECTION = """import subprocess, sys
+psql = subprocess.Popen(["runuser", "-u", "postgres", "--", "stdbuf", "-oL", "psql", "-qAt"],
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+for line in sys.stdin:
+    psql.stdin.write(f"select {sys.argv[1]};\\n")
+    answer = psql.stdout.readline()
+    if not answer:
+        sys.exit("the connection has ended")
+    print(answer, end="", flush=True)
 """
 NGINX = """worker_processes 1;
 events {}
@@ -254,6 +258,7 @@ def make_image(kernel: Kernel) -> Path:
     image.file("files/programs/rows.json",
                json.dumps({name: row.command for name, row in ROWS.items()}))
     image.file("files/programs/request.py", REQUEST)
+    image.file("files/programs/connection.py", CONNECTION)
     image.file("files/etc/nginx/nginx.conf", NGINX)
     scratch = host.BUILD / f"programs-modules-{kernel.name}"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -261,23 +266,28 @@ def make_image(kernel: Kernel) -> Path:
     return image.write(build.folder(kernel) / "programs.cpio")
 
 
-def start_programs(guest: Guest, state: str):
-    """Brings a guest to a state, and has all programs draw once."""
-    guest.run("until systemctl is-system-running | grep -q -e running -e degraded; do sleep 0.2; done",
-              300)
-    if state == "everything":
-        guest.run("sysgenid-openssl enable", 60)
-        for unit in RESTARTED:
-            guest.run(f"systemctl restart {unit} && systemctl enable sysgenid-restart@{unit}", 120)
-        guest.run("until systemctl -q is-active sysgenidd; do sleep 0.2; done", 60)
-    if state != "without":
-        assert guest.run("cat /sys/class/misc/sysgenid/source") == "vmgenid\n"
-    guest.run("mkfifo /run/draw; systemctl start uuidd")
+def start_programs(guest: Guest) -> Program:
+    """Starts all programs, and has each draw once."""
     control = guest.start("PATH=$PATH:/usr/local/bin exec python3 -u /programs/control.py"
                           " /programs/rows.json /run/draw")
     silent = json.loads(control.wait_for(r"^silent (.*)$", 300)[1])
     assert not silent, f"these programs drew nothing: {silent}"
     return control
+
+
+def load_modules(guest: Guest) -> None:
+    guest.run("systemctl mask --runtime sysgenidd; modprobe sysgenid && modprobe vm_generation_id")
+    assert guest.run("cat /sys/class/misc/sysgenid/source") == "vmgenid\n"
+
+
+def set_up_everything(guest: Guest, control: Program) -> Program:
+    """All that an administrator does, after which programs are started again."""
+    control.kill()
+    guest.run("systemctl unmask --runtime sysgenidd && systemctl start sysgenidd", 60)
+    guest.run("sysgenid-openssl enable", 60)
+    for unit in RESTARTED:
+        guest.run(f"systemctl restart {unit} && systemctl enable sysgenid-restart@{unit}", 120)
+    return start_programs(guest)
 
 
 def draw(clone: Guest, control, state: str) -> dict[str, list[str]]:
@@ -295,32 +305,43 @@ def draw(clone: Guest, control, state: str) -> dict[str, list[str]]:
     return json.loads(clone.program(control).wait_for(r"^drawn (.*)$", 300)[1])
 
 
-@contextmanager
-def snapshot(kernel: Kernel, state: str, logs: Path) -> Iterator[tuple[Snapshot, object]]:
-    """A guest in that state, whose programs have drawn before."""
-    options = Options(replace(kernel, patience=max(3, kernel.patience)), make_image(kernel),
-                      guid=new_guid(), memory=1024, cpu_flags="-rdrand,-rdseed", root=make_disk(),
-                      append=COMMAND_LINE[state], seconds=3600)
-    with Guest(options, logs, state) as guest:
-        control = start_programs(guest, state)
-        with guest.snapshot() as snap:
-            yield snap, control
-
-
-def count_repeated(kernel: Kernel, state: str, pairs: int, logs: Path) -> dict[str, int]:
+def count_repeated(snap: Snapshot, control: Program, state: str, pairs: int) -> dict[str, int]:
     """How many draws of the one clone the other had too, by program."""
     repeated = dict.fromkeys(ROWS, 0)
-    with snapshot(kernel, state, logs) as (snap, control):
-        for number in range(pairs):
-            host.progress(f"{kernel.name}, {state}: pair {number + 1} of {pairs}")
-            drawn = []
-            for _ in range(2):
-                with snap.restore() as clone:
-                    drawn.append(draw(clone, control, state))
-            for name in ROWS:
-                assert all(drawn[0][name]) and all(drawn[1][name]), f"{name} drew nothing: {drawn}"
-                repeated[name] += len(set(drawn[0][name]) & set(drawn[1][name]))
+    for number in range(pairs):
+        host.progress(f"{state}: pair {number + 1} of {pairs}")
+        drawn = []
+        for _ in range(2):
+            with snap.restore() as clone:
+                drawn.append(draw(clone, control, state))
+        for name in ROWS:
+            assert all(drawn[0][name]) and all(drawn[1][name]), f"{name} drew nothing: {drawn}"
+            repeated[name] += len(set(drawn[0][name]) & set(drawn[1][name]))
     return repeated
+
+
+def measure(kernel: Kernel, pairs: int, logs: Path) -> dict[str, dict[str, int]]:
+    """Counts in all states, which one guest goes through between snapshots."""
+    options = Options(replace(kernel, patience=max(3, kernel.patience)), make_image(kernel),
+                      guid=new_guid(), memory=1024, cpu_flags="-rdrand,-rdseed", root=make_disk(),
+                      append=COMMAND_LINE, seconds=3600)
+    counts = {}
+    with Guest(options, logs, "programs") as guest:
+        guest.run("until systemctl is-system-running | grep -q -e running -e degraded;"
+                  " do sleep 0.2; done; mkfifo /run/draw", 300)
+        control = start_programs(guest)
+        with guest.snapshot() as snap:
+            counts["without"] = count_repeated(snap, control, "without", pairs)
+            with snap.restore(options.guid) as guest:
+                load_modules(guest)
+                with guest.snapshot() as snap:
+                    counts["modules"] = count_repeated(snap, control, "modules", pairs)
+                    with snap.restore(options.guid) as guest:
+                        control = set_up_everything(guest, guest.program(control))
+                        with guest.snapshot() as snap:
+                            counts["everything"] = count_repeated(snap, control, "everything",
+                                                                  pairs)
+    return counts
 
 
 def remedy(row: Row) -> str:
@@ -374,7 +395,7 @@ def main() -> None:
     packages.install(packages.NEEDED + debian.FOR_ROOT)
     build.prepare([name])
     kernel, logs = kernels.get(name), host.BUILD / "logs/programs"
-    counts = {state: count_repeated(kernel, state, pairs, logs) for state in STATES}
+    counts = measure(kernel, pairs, logs)
     print(table(counts))
     found = wrong(counts)
     if found:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 
 def test_what_is_fixed_repeats_nothing_and_the_rest_is_told(kernel, logs, record_property):
     packages.install(packages.NEEDED + debian.FOR_ROOT)
-    counts = {state: programs.count_repeated(kernel, state, 1, logs) for state in programs.STATES}
+    counts = programs.measure(kernel, 1, logs)
     record_property("repeated", "\n" + programs.table(counts))
     assert not programs.wrong(counts), programs.table(counts)
 
