@@ -270,7 +270,7 @@ def start_programs(guest: Guest) -> Program:
     """Starts all programs, and has each draw once."""
     control = guest.start("PATH=$PATH:/usr/local/bin exec python3 -u /programs/control.py"
                           " /programs/rows.json /run/draw")
-    silent = json.loads(control.wait_for(r"^silent (.*)$", 300)[1])
+    silent = json.loads(control.wait_for(r"^silent (.*)\n", 300)[1])
     assert not silent, f"these programs drew nothing: {silent}"
     return control
 
@@ -302,7 +302,7 @@ def draw(clone: Guest, control, state: str) -> dict[str, list[str]]:
             clone.run(f"until [ $(systemctl show -P ExecMainExitTimestampMonotonic"
                       f" sysgenid-restart@{unit}) != 0 ]; do sleep 0.2; done", 120)
     clone.run("echo > /run/draw")
-    return json.loads(clone.program(control).wait_for(r"^drawn (.*)$", 300)[1])
+    return json.loads(clone.program(control).wait_for(r"^drawn (.*)\n", 300)[1])
 
 
 def count_repeated(snap: Snapshot, control: Program, state: str, pairs: int) -> dict[str, int]:
