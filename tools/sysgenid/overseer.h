@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The parts of the overseer, sysgenidd(8): its reports, its memory across
- * restarts, and the hooks that it runs.
+ * The parts of the overseer, sysgenidd(8): what it waits for, its reports, its
+ * memory across restarts, its use of systemd, and the hooks that it runs.
  */
 #ifndef OVERSEER_H
 #define OVERSEER_H
@@ -12,109 +12,257 @@
 #include <sys/types.h>
 #include <syslog.h>
 
-#include <clock.h>
-
-/* What a generation has gone through. */
+/* The stages of a generation. */
 enum phase {
 	PHASE_HOOKS,		/* hooks are to be run, after the last one done */
+	PHASE_UNITS,		/* units are to be restarted */
 	PHASE_WATCHERS,		/* watchers are to be waited for */
 	PHASE_SETTLED
 };
 
-/*
- * What is kept across restarts.
- * @generation: the one that @phase is of
- * @attempts: how often @tried was started without ending
- * @hook: in PHASE_HOOKS, the last hook that was run to its end, or empty
+/**
+ * struct state - what is kept across restarts
+ * @generation: the generation that @phase describes
+ * @previous: the generation that settled before it
+ * @phase: how far @generation has come
+ * @attempts: how often @tried was started
+ * @done: hooks that succeeded
+ * @failed: hooks that failed
+ * @faults: other failures: units, and a state that could not be saved
+ * @hook: in PHASE_HOOKS, the last hook that was dealt with, or empty
  * @tried: the hook that was started last, or empty
  */
 struct state {
 	uint64_t generation;
+	uint64_t previous;
 	enum phase phase;
 	unsigned int attempts;
+	unsigned int done;
+	unsigned int failed;
+	unsigned int faults;
 	char hook[NAME_MAX + 1];
 	char tried[NAME_MAX + 1];
 };
 
-/* How hooks are run. */
-struct hook_options {
-	const char *folder;
-	int timeout;		/* seconds for each */
-	int signal_fd;		/* readable: the overseer has to end */
-};
-
-struct hook_counts {
-	unsigned int good;
-	unsigned int bad;
-};
+/*
+ * report.c
+ */
 
 /*
- * Tells the journal, or stderr where there is none. @event is for programs, as
- * the journal's field SYSGENID_EVENT; @hook may be NULL.
+ * Writes to the journal, or to stderr where that is no journal. @event is for
+ * programs, as the journal's field SYSGENID_EVENT; @hook may be NULL.
  */
 void __attribute__((format(printf, 5, 6)))
 report(int priority, const char *event, uint64_t generation, const char *hook,
        const char *format, ...);
 
-/* Is anything to be read, or over, within so many milliseconds (-1: ever)? */
-bool wait_readable(int fd, int timeout);
+/*
+ * events.c: one place where the overseer waits
+ */
 
-/* Waits until @end for a child's end, which may have come already; reaps it. */
-bool wait_child(pid_t pid, int64_t end);
+/* CLOCK_MONOTONIC, in milliseconds. */
+int64_t now_ms(void);
 
-/* Where those that end_children() ends are found. */
-#define CHILDREN	"/proc/thread-self/children"
+/**
+ * events_open() - start to watch the generation, and for signals to end
+ *
+ * Returns 0, or -1 with errno set.
+ */
+int events_open(void);
+
+/**
+ * wait_event() - wait until something happens, and handle it
+ * @end: when to give up, by now_ms(); INT64_MAX: never
+ * @fd: a descriptor of the caller, which handles it if it is readable; or -1
+ *
+ * Handled are messages of systemd and of the host, and new generations.
+ * Returns true if @fd is readable or has hung up.
+ */
+bool wait_event(int64_t end, int fd);
+
+/* Has a signal asked the overseer to end? */
+bool has_to_end(void);
+
+/* The current generation, after a look at the hardware. */
+uint64_t current_generation(void);
+
+/* Does another generation than @generation need the overseer, or its end? */
+bool is_interrupted(uint64_t generation);
+
+void events_close(void);
 
 /*
- * What hooks have left behind.
- * @error: why that can't be known, or 0
- * @killed: how many had to be killed
- * @stuck: one that did not end even so, or 0
+ * tracked.c: the descriptor by which the system waits for the overseer
  */
-struct leftovers {
-	int error;
-	unsigned int killed;
-	pid_t stuck;
+
+/* Opens it, or takes it back from systemd. Returns 0, or -1 with errno set. */
+int tracked_open(void);
+
+/* How many other tracked watchers have not acknowledged yet? */
+unsigned long tracked_others(void);
+
+/* Acknowledges; false: there is a newer generation. */
+bool tracked_acknowledge(uint64_t generation);
+
+/*
+ * systemd.c: jobs of the service manager
+ */
+
+struct job;
+
+/**
+ * struct jobs - jobs to be waited for together
+ * @list: jobs; ended ones too
+ * @running: how many of them have not ended
+ */
+struct jobs {
+	struct job *list;
+	unsigned int running;
 };
 
-/*
- * Ends all children of the overseer. As it is the subreaper of all that is
- * started by its hooks, that is everything that lost its parent, too.
- * @grace: for how long they may end by themselves, in milliseconds
- * @patience: for how long, then, to wait for the end of those that are killed
+struct job {
+	struct job *next;
+	char *path;
+	char *unit;
+	char result[16];	/* systemd's word for it; empty: running */
+};
+
+/* Connects; returns 0 or a negative errno. */
+int systemd_open(void);
+int systemd_fd(void);
+/* Handles messages that have arrived; connects again where systemd has left. */
+void systemd_process(void);
+void systemd_close(void);
+
+/**
+ * systemd_enqueue() - enqueue a job, and wait for it with others
+ * @jobs: receives the job and all that systemd adds to it for dependencies
+ * @unit: the unit's name
+ * @type: as systemctl(1) calls it: start, stop, restart
+ *
+ * Returns NULL, or why it can't be enqueued; valid until the next call.
  */
-struct leftovers end_children(int grace, int patience);
+const char *systemd_enqueue(struct jobs *jobs, const char *unit,
+			    const char *type);
+
+/* The same for a hook; @output is the descriptor that it prints to. */
+const char *systemd_start_hook(struct jobs *jobs, const char *unit,
+			       const char *const *argv,
+			       const char *const *environment, int timeout,
+			       int output);
+
+/* The units that the unit wants or requires, NULL-terminated; free_names(). */
+char **systemd_wanted(const char *unit);
+void free_names(char **names);
+
+/* Writes why a unit has failed, such as "exit status 3". */
+void systemd_why_failed(const char *unit, char *why, size_t size);
+
+/* Makes systemd forget a failed unit. */
+void systemd_reset_failed(const char *unit);
+
+void jobs_free(struct jobs *jobs);
 
 /*
- * Could others than root exchange or change what is there?
- * @kind: S_IFREG for a file to be run, S_IFDIR for a folder
- * @real: is given the path without links, of PATH_MAX bytes, which is safe to
+ * state.c
+ */
+
+/* The file with the state. */
+extern const char *state_path;
+
+/*
+ * Finds out what was done before a restart, or else @state is as @fresh. The
+ * counter starts at 0 if the system was booted, or the module loaded since
+ * then; what had not settled by then goes on as @fresh's generation.
+ */
+void load_state(const struct state *fresh, struct state *state);
+
+/* How much of what was written has to be on the disk. */
+enum sync { SYNC_STATE, SYNC_FILESYSTEM };
+
+/*
+ * Writes it to the disk, within a time limit. SYNC_FILESYSTEM says that a hook
+ * is done: its changes, mostly in the same file system, have to be there too.
+ * Returns false, and has reported it, if that failed.
+ */
+bool save_state(const struct state *state, enum sync sync);
+
+/*
+ * record.c: what others can read of the overseer's work
+ */
+
+/* Takes up the failures recorded for this generation before a restart. */
+void record_open(const struct state *state);
+
+/* Publishes how far a generation is; @hook: the one that runs, or NULL. */
+void record_publish(const struct state *state, const char *hook);
+
+/* Adds a failure; @kind is hook, unit or state, @output may be NULL. */
+void record_failure(const char *kind, const char *name, const char *reason,
+		    unsigned int attempts, const char *output);
+
+/* Forgets the failures of an earlier generation. */
+void record_clear(void);
+
+/*
+ * hooks.c
+ */
+
+/* Why hooks ended. */
+enum hook_result { HOOK_DONE, HOOK_FAILED, HOOK_REFUSED, HOOK_INTERRUPTED };
+
+/* The end of what a hook has printed, in bytes. */
+#define OUTPUT_TAIL	1024
+
+/**
+ * struct hook_run - one run of a hook
+ * @directory: where it is
+ * @name: its name there
+ * @argument: its only argument, or NULL
+ * @generation: the generation that it is run for
+ * @previous: the one before that
+ * @timeout: in seconds
+ * @why: receives why it failed
+ * @tail: receives the end of its output
+ */
+struct hook_run {
+	const char *directory;
+	const char *name;
+	const char *argument;
+	uint64_t generation;
+	uint64_t previous;
+	int timeout;
+	char why[PATH_MAX + 128];
+	char tail[OUTPUT_TAIL + 1];
+};
+
+/* Runs a hook once, in a unit of its own, and waits for its end. */
+enum hook_result run_hook(struct hook_run *run);
+
+/* Ends a hook that an earlier overseer has left running. */
+void stop_hook(const char *name);
+
+/**
+ * list_hooks() - the names of the hooks in a directory, in their order
+ * @directory: where to look
+ * @names: receives the names, NULL-terminated, for free_names(); NULL if none
+ * @why: receives why the directory can't be used
+ *
+ * Returns false if the directory can't be used. A missing one has no hooks.
+ */
+bool list_hooks(const char *directory, char ***names, const char **why);
+
+/* The unit in which a hook of that name runs; false: the name is too long. */
+bool hook_unit(const char *name, char *unit, size_t size);
+
+/*
+ * Could users other than root exchange or change what is there?
+ * @kind: S_IFREG for a file to be run, S_IFDIR for a directory
+ * @real: receives the path without links, of PATH_MAX bytes, which is safe to
  *	be used later if nothing is wrong
  *
  * Returns what is wrong, in words that last until the next call, or NULL.
  */
 const char *why_untrusted(const char *path, mode_t kind, char *real);
-
-/*
- * Finds out what was done before a restart, or else @state is as @fresh. The
- * counter has started anew if the system was booted, or the module loaded since
- * then; what had not settled by then goes on as @fresh's generation.
- */
-void load_state(const char *path, const struct state *fresh,
-		struct state *state);
-
-/*
- * Writes it down, as far as to the disk.
- * @sync: fdatasync; or syncfs, when it says that a hook is done: what that has
- *	changed, mostly in the same file system, has to be on the disk as well
- */
-void save_state(const char *path, const struct state *state, int (*sync)(int));
-
-/*
- * Runs the hooks that come after state->hook, in order, and keeps account in
- * @state. Returns false if it was cut short because the overseer has to end.
- */
-bool run_hooks(const struct hook_options *options, const char *state_path,
-	       struct state *state, struct hook_counts *counts);
 
 #endif /* OVERSEER_H */

@@ -1,17 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The overseer's reports: to the journal with fields for programs, or to
- * stderr, for those who start it by hand.
+ * stderr where an administrator has started it by hand.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <systemd/sd-journal.h>
 
 #include "overseer.h"
+
+/*
+ * Is stderr the journal? JOURNAL_STREAM is inherited by programs whose stderr
+ * leads elsewhere; it names the device and inode for them to compare.
+ */
+static bool is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	uintmax_t device, inode;
+	struct stat status;
+
+	return stream && sscanf(stream, "%ju:%ju", &device, &inode) == 2 &&
+	       !fstat(STDERR_FILENO, &status) && status.st_dev == device &&
+	       status.st_ino == inode;
+}
 
 void report(int priority, const char *event, uint64_t generation,
 	    const char *hook, const char *format, ...)
@@ -26,12 +44,12 @@ void report(int priority, const char *event, uint64_t generation,
 	if (!text)
 		return;
 
-	if (getenv("JOURNAL_STREAM"))
+	if (is_journal())
 		sd_journal_send("MESSAGE=%s", text, "PRIORITY=%i", priority,
 				"SYSGENID_EVENT=%s", event,
 				"SYSGENID_GENERATION=%" PRIu64, generation,
 				hook ? "SYSGENID_HOOK=%s" : NULL, hook, NULL);
 	else
-		fprintf(stderr, "sysgenidd: %s\n", text);
+		fprintf(stderr, "%s: %s\n", program_invocation_short_name, text);
 	free(text);
 }

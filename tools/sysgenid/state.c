@@ -8,48 +8,43 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "overseer.h"
+#include "system.h"
 
 #define STATE_SIZE	1024
-#define KEY_SIZE	96
 /* After the key. */
-#define STATE_FORMAT	"%*s %" SCNu64 " %d %u %255s %255s"
+#define STATE_FORMAT	"%*s %" SCNu64 " %" SCNu64 " %d %u %u %u %u %255s %255s"
 
 /* Stands for no hook, as an empty word can't be read back. */
 #define NO_HOOK		"-"
 
-/* This boot, and this loading of the module, whose folder is a new one each. */
-static void make_key(char *key)
-{
-	char boot[64] = "";
-	struct stat module = {};
-	FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+/* The longest that the disk may take, in milliseconds: it may be frozen. */
+#define DISK_TIMEOUT	10000
+/* In a saver's exit status: it is written, but perhaps not to the disk. */
+#define NOT_SYNCED	0x80
 
-	if (file) {
-		if (!fgets(boot, sizeof(boot), file))
-			boot[0] = '\0';
-		fclose(file);
-	}
-	boot[strcspn(boot, "\n")] = '\0';
-	stat("/sys/class/misc/sysgenid", &module);
-	snprintf(key, KEY_SIZE, "%s/%ju ", boot, (uintmax_t)module.st_ino);
-}
+const char *state_path = "/var/lib/sysgenid/state";
 
-static bool read_state(const char *path, char *text, struct state *state)
+static bool read_state(char *text, struct state *state)
 {
-	int phase, fd = open(path, O_RDONLY | O_CLOEXEC);
+	int phase, fd = open(state_path, O_RDONLY | O_CLOEXEC);
 	ssize_t length = fd < 0 ? 0 : read(fd, text, STATE_SIZE);
 
 	if (fd >= 0)
 		close(fd);
 	if (length != STATE_SIZE ||
-	    sscanf(text, STATE_FORMAT, &state->generation, &phase,
-		   &state->attempts, state->hook, state->tried) != 5 ||
+	    sscanf(text, STATE_FORMAT, &state->generation, &state->previous,
+		   &phase, &state->attempts, &state->done, &state->failed,
+		   &state->faults, state->hook, state->tried) != 9 ||
 	    phase < PHASE_HOOKS || phase > PHASE_SETTLED)
 		return false;
 	state->phase = phase;
@@ -60,14 +55,15 @@ static bool read_state(const char *path, char *text, struct state *state)
 	return true;
 }
 
-void load_state(const char *path, const struct state *fresh,
-		struct state *state)
+void load_state(const struct state *fresh, struct state *state)
 {
-	char key[KEY_SIZE], text[STATE_SIZE + 1] = "";
-	bool known = read_state(path, text, state);
+	char key[COUNTER_KEY_SIZE], text[STATE_SIZE + 1] = "";
+	bool known = read_state(text, state);
+	size_t length;
 
-	make_key(key);
-	if (known && !strncmp(text, key, strlen(key)))
+	counter_key(key);
+	length = strlen(key);
+	if (known && !strncmp(text, key, length) && text[length] == ' ')
 		return;
 	if (!known || state->phase == PHASE_SETTLED) {
 		*state = *fresh;
@@ -80,46 +76,81 @@ void load_state(const char *path, const struct state *fresh,
 	state->phase = PHASE_HOOKS;
 }
 
-/* Returns a descriptor of the file, or -1. */
-static int write_state(const char *path, const char *text)
+static int write_and_sync(const char *text, enum sync sync)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-	ssize_t length;
-	int error;
-
-	if (fd < 0)
-		return -1;
-	length = pwrite(fd, text, STATE_SIZE, 0);
-	if (length == STATE_SIZE)
-		return fd;
-	error = length < 0 ? errno : ENOSPC;
-	close(fd);
-	errno = error;
-	return -1;
-}
-
-void save_state(const char *path, const struct state *state, int (*sync)(int))
-{
-	char key[KEY_SIZE], text[STATE_SIZE + 1];
+	char path[PATH_MAX];
 	int fd;
 
-	make_key(key);
-	snprintf(text, sizeof(text), "%s%" PRIu64 " %d %u %s %s", key,
-		 state->generation, state->phase, state->attempts,
+	snprintf(path, sizeof(path), "%s", state_path);
+	mkdir(dirname(path), 0700);
+	fd = open(state_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return errno;
+	errno = ENOSPC;
+	if (pwrite(fd, text, STATE_SIZE, 0) != STATE_SIZE)
+		return errno;
+	if (sync == SYNC_FILESYSTEM ? syncfs(fd) : fdatasync(fd))
+		return errno | NOT_SYNCED;
+	return 0;
+}
+
+/*
+ * Writes in a process of its own, as a frozen file system, or a broken disk,
+ * may keep a writer forever. Returns its exit status, or -1 on a timeout.
+ */
+static int write_in_time(const char *text, enum sync sync)
+{
+	static pid_t saver;
+	struct pollfd ended = { .events = POLLIN };
+	int status;
+
+	/* An earlier one that still hangs would write what is old by now. */
+	if (saver && !waitpid(saver, NULL, WNOHANG))
+		return -1;
+	saver = fork();
+	if (saver < 0) {
+		saver = 0;
+		return errno;
+	}
+	if (!saver)
+		_exit(write_and_sync(text, sync));
+	ended.fd = pidfd_open(saver, 0);
+	if (ended.fd >= 0) {
+		poll(&ended, 1, DISK_TIMEOUT);
+		close(ended.fd);
+	}
+	if (!waitpid(saver, &status, WNOHANG))
+		return -1;
+	saver = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
+}
+
+bool save_state(const struct state *state, enum sync sync)
+{
+	char key[COUNTER_KEY_SIZE], text[STATE_SIZE + 1];
+	int status;
+
+	counter_key(key);
+	snprintf(text, sizeof(text), "%s %" PRIu64 " %" PRIu64 " %d %u %u %u %u %s %s",
+		 key, state->generation, state->previous, state->phase,
+		 state->attempts, state->done, state->failed, state->faults,
 		 state->hook[0] ? state->hook : NO_HOOK,
 		 state->tried[0] ? state->tried : NO_HOOK);
 	memset(text + strlen(text), '\n', STATE_SIZE - strlen(text));
-	fd = write_state(path, text);
-	if (fd < 0)
-		report(LOG_ERR, "state-lost", state->generation, NULL,
-		       "%s can't be written (%s): a restart would run the hooks of "
-		       "generation %" PRIu64 " again", path, strerror(errno),
-		       state->generation);
-	else if (sync(fd))
+	status = write_in_time(text, sync);
+	if (!status)
+		return true;
+	if (status > 0 && status & NOT_SYNCED)
 		report(LOG_ERR, "state-lost", state->generation, NULL,
 		       "%s is written, but perhaps not to the disk (%s): a crash of the "
-		       "system may lose what was done for generation %" PRIu64, path,
-		       strerror(errno), state->generation);
-	if (fd >= 0)
-		close(fd);
+		       "system may lose what was done for generation %" PRIu64,
+		       state_path, strerror(status & ~NOT_SYNCED),
+		       state->generation);
+	else
+		report(LOG_ERR, "state-lost", state->generation, NULL,
+		       "%s can't be written (%s): a restart would run the hooks of "
+		       "generation %" PRIu64 " again", state_path,
+		       status < 0 ? "the file system does not answer" :
+		       strerror(status), state->generation);
+	return false;
 }

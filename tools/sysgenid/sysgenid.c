@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * sysgenid(8): shows the system's generation, waits for changes of it, starts
- * new ones, and waits for those that have to adjust.
+ * new ones, waits until the system has settled, and runs hooks.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,26 +19,24 @@
 
 #include <sysgenid.h>
 
+#include "command.h"
+#include "overseer.h"
 #include "system.h"
+#include "text.h"
 
 #define MAX_LAGGARDS	64
 /* The longest pause of `run` before it tries again, in seconds. */
 #define MAX_PAUSE	64
 
-/* What the command line says. */
-struct options {
-	bool json;
-	bool has_from;
-	uint64_t from;
-	uint32_t minimum;
-	int timeout;		/* in milliseconds; -1: for ever */
-	char **command;		/* after --; its first is NULL if there is none */
-};
+/* Between two looks at what the overseer has published, in milliseconds. */
+#define LOOK_EVERY	50
+/* The longest that one wait for watchers takes, in milliseconds. */
+#define SLICE		500
 
 struct command {
 	const char *name;
 	const char *options;	/* the letters of those it takes */
-	bool takes_command;
+	bool takes_words;
 	const char *help;
 	int (*run)(const struct options *options);
 };
@@ -47,24 +46,15 @@ static const struct command commands[];
 /* Errors are for programs, too. */
 static bool json_errors;
 
-static void print_json_string(const char *string)
+/* One line that reaches its reader at once, through a pipe too. */
+void print_json(json_object *object)
 {
-	putchar('"');
-	for (; *string; string++) {
-		unsigned char c = *string;
-
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20 || c > 0x7e)
-			printf("\\u%04x", c);
-		else
-			putchar(c);
-	}
-	putchar('"');
+	puts(json_line(object));
+	json_object_put(object);
+	fflush(stdout);
 }
 
-static void __attribute__((noreturn, format(printf, 2, 3)))
-die(int status, const char *format, ...)
+void die(int status, const char *format, ...)
 {
 	char text[512];
 	va_list args;
@@ -73,10 +63,13 @@ die(int status, const char *format, ...)
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
 	if (json_errors && !ferror(stdout)) {
-		printf("{\"error\": ");
-		print_json_string(text);
-		printf(", \"status\": %d}\n", status);
-		fflush(stdout);
+		json_object *object = json_object_new_object();
+
+		json_object_object_add(object, "error",
+				       json_object_new_string(text));
+		json_object_object_add(object, "status",
+				       json_object_new_int(status));
+		print_json(object);
 	} else {
 		fflush(stdout);
 		fprintf(stderr, "sysgenid: %s\n", text);
@@ -95,14 +88,14 @@ static void __attribute__((noreturn)) die_errno(const char *doing)
 	    "%s: %s", doing, strerror(error));
 }
 
-static void need_source(void)
+void need_source(void)
 {
 	if (sysgenid_open())
 		die(errno == EACCES ? EXIT_PERMISSION : EXIT_NO_DEVICE, "%s",
 		    explain_no_device(errno));
 }
 
-static uint64_t get_generation(void)
+uint64_t get_generation(void)
 {
 	uint64_t generation;
 
@@ -112,26 +105,48 @@ static uint64_t get_generation(void)
 	return generation;
 }
 
-/* One line that reaches who reads it at once, through a pipe too. */
-static void print_generation(const struct options *options, uint64_t generation)
+/* Success is what has reached its reader. */
+static void check_output(void)
 {
-	printf(options->json ? "{\"generation\": %" PRIu64 "}\n" :
-			       "%" PRIu64 "\n", generation);
-	if (fflush(stdout))
+	if (fflush(stdout) || ferror(stdout)) {
+		json_errors = false;
 		die(EXIT_ERROR, "writing the output: %s", strerror(errno));
+	}
 }
 
-static void print_json_laggards(const struct laggard *laggards, size_t count)
+static void print_generation(const struct options *options, uint64_t generation)
 {
-	printf("\"waiting_for\": [");
-	for (size_t i = 0; i < count; i++) {
-		printf("%s{\"pid\": %d, \"fd\": %d, \"acknowledged\": %" PRIu32
-		       ", \"name\": ", i ? ", " : "", laggards[i].pid,
-		       laggards[i].fd, laggards[i].acknowledged);
-		print_json_string(laggards[i].name);
-		putchar('}');
+	json_object *object;
+
+	if (options->json) {
+		object = json_object_new_object();
+		json_object_object_add(object, "generation",
+				       json_generation(generation));
+		print_json(object);
+	} else {
+		printf("%" PRIu64 "\n", generation);
 	}
-	putchar(']');
+	check_output();
+}
+
+static json_object *json_laggards(const struct laggard *laggards, size_t count)
+{
+	json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < count; i++) {
+		json_object *one = json_object_new_object();
+
+		json_object_object_add(one, "pid",
+				       json_object_new_int(laggards[i].pid));
+		json_object_object_add(one, "fd",
+				       json_object_new_int(laggards[i].fd));
+		json_object_object_add(one, "acknowledged",
+				       json_generation(laggards[i].acknowledged));
+		json_object_object_add(one, "name",
+				       json_object_new_string(laggards[i].name));
+		json_object_array_add(list, one);
+	}
+	return list;
 }
 
 static void print_laggards(FILE *out, const struct laggard *laggards,
@@ -150,41 +165,138 @@ static const char *source_name(char *value, size_t size)
 	return read_attribute("source", value, size) ? value : "unknown";
 }
 
-static unsigned long number_attribute(const char *name)
+/* What the overseer has published, if that is of this generation; or NULL. */
+static json_object *record_of(uint64_t generation)
 {
-	char value[32];
+	json_object *record = read_record();
+	uint64_t of;
 
-	return read_attribute(name, value, sizeof(value)) ?
-	       strtoul(value, NULL, 10) : 0;
+	if (json_get_generation(json_object_object_get(record, "generation"), &of) &&
+	    of == generation)
+		return record;
+	json_object_put(record);
+	return NULL;
+}
+
+static const char *string_of(json_object *object, const char *name)
+{
+	const char *text = json_object_get_string(json_object_object_get(object, name));
+
+	return text ? text : "";
+}
+
+static void print_output(const char *name, json_object *outputs)
+{
+	const char *line = string_of(outputs, name);
+
+	while (*line) {
+		char *copy = strndup(line, strcspn(line, "\n"));
+
+		if (!copy)
+			abort();
+		clean_text(copy, strlen(copy));
+		printf("              | %s\n", copy);
+		free(copy);
+		line += strcspn(line, "\n");
+		line += *line == '\n';
+	}
+}
+
+static void print_failures(FILE *out, json_object *record, json_object *outputs)
+{
+	json_object *failures = json_object_object_get(record, "failures");
+
+	for (size_t i = 0; failures && i < json_object_array_length(failures); i++) {
+		json_object *failure = json_object_array_get_idx(failures, i);
+
+		fprintf(out, "failed        %s %s: %s (attempts: %s)\n",
+			string_of(failure, "kind"), string_of(failure, "name"),
+			string_of(failure, "reason"),
+			string_of(failure, "attempts"));
+		if (out == stdout)
+			print_output(string_of(failure, "name"), outputs);
+	}
+}
+
+/* The overseer's view; root sees what failed hooks have printed, too. */
+static void add_record(json_object *status, json_object *record,
+		       json_object *outputs)
+{
+	static const char * const names[] = {
+		"hook", "hooks_done", "hooks_failed", "failures"
+	};
+	json_object *value;
+
+	json_object_object_add(status, "state", json_object_new_string(
+			       record ? string_of(record, "state") : "unknown"));
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (json_object_object_get_ex(record, names[i], &value))
+			json_object_object_add(status, names[i],
+					       json_object_get(value));
+	if (outputs)
+		json_object_object_add(status, "output", json_object_get(outputs));
+}
+
+static void print_status_json(uint64_t generation, const char *source,
+			      const struct laggard *laggards, size_t count,
+			      json_object *record, json_object *outputs)
+{
+	json_object *status = json_object_new_object();
+
+	json_object_object_add(status, "generation", json_generation(generation));
+	json_object_object_add(status, "source", json_object_new_string(source));
+	json_object_object_add(status, "watchers",
+			       json_object_new_int64(number_attribute("watchers")));
+	json_object_object_add(status, "outdated",
+			       json_object_new_int64(number_attribute("outdated")));
+	json_object_object_add(status, "waiting_for",
+			       json_laggards(laggards, count));
+	add_record(status, record, outputs);
+	print_json(status);
+}
+
+static void print_status(uint64_t generation, const char *source,
+			 const struct laggard *laggards, size_t count,
+			 json_object *record, json_object *outputs)
+{
+	unsigned long outdated = number_attribute("outdated");
+
+	printf("generation    %" PRIu64 "\n", generation);
+	printf("source        %s%s\n", source, strcmp(source, "none") ? "" :
+	       " (only sysgenid trigger changes the generation)");
+	printf("watchers      %lu tracked, %lu outdated\n",
+	       number_attribute("watchers"), outdated);
+	print_laggards(stdout, laggards, count);
+	if (outdated > count && geteuid())
+		puts("waiting for   other users' processes (run as root to list)");
+	if (record)
+		printf("overseer      %s %s(hooks: %s done, %s failed)\n",
+		       string_of(record, "state"), string_of(record, "hook"),
+		       string_of(record, "hooks_done"),
+		       string_of(record, "hooks_failed"));
+	else
+		puts("overseer      not running, or not aware of this generation");
+	print_failures(stdout, record, outputs);
 }
 
 static int do_status(const struct options *options)
 {
 	uint64_t generation = get_generation();
-	unsigned long watchers = number_attribute("watchers");
-	unsigned long outdated = number_attribute("outdated");
 	struct laggard laggards[MAX_LAGGARDS];
-	size_t count = outdated ?
+	size_t count = number_attribute("outdated") ?
 		       find_laggards(generation, laggards, MAX_LAGGARDS) : 0;
+	json_object *record = record_of(generation);
+	json_object *outputs = json_object_from_file(OUTPUT_PATH);
 	char value[64];
 	const char *source = source_name(value, sizeof(value));
 
-	if (options->json) {
-		printf("{\"generation\": %" PRIu64 ", \"source\": ", generation);
-		print_json_string(source);
-		printf(", \"watchers\": %lu, \"outdated\": %lu, ", watchers,
-		       outdated);
-		print_json_laggards(laggards, count);
-		puts("}");
-		return 0;
-	}
-	printf("generation    %" PRIu64 "\n", generation);
-	printf("source        %s%s\n", source, strcmp(source, "none") ? "" :
-	       " (only sysgenid trigger changes the generation)");
-	printf("watchers      %lu tracked, %lu outdated\n", watchers, outdated);
-	print_laggards(stdout, laggards, count);
-	if (outdated > count && geteuid())
-		puts("waiting for   others' processes, which root is shown");
+	if (options->json)
+		print_status_json(generation, source, laggards, count, record,
+				  outputs);
+	else
+		print_status(generation, source, laggards, count, record, outputs);
+	json_object_put(record);
+	json_object_put(outputs);
 	return 0;
 }
 
@@ -216,7 +328,7 @@ static uint64_t wait_for_change(struct sysgenid_watcher *watcher, int timeout)
 	if (ret < 0)
 		die_errno("waiting for a new generation");
 	if (!ret && json_errors)
-		die(EXIT_TIMEOUT, "the time is over");
+		die(EXIT_TIMEOUT, "no new generation within the timeout");
 	if (!ret)
 		exit(EXIT_TIMEOUT);
 	return generation;
@@ -354,30 +466,114 @@ static int do_trigger(const struct options *options)
 	return 0;
 }
 
-static int do_wait_watchers(const struct options *options)
+enum settled { NOT_SETTLED, SETTLED, SETTLED_FAILED };
+
+/*
+ * What the overseer says of the current generation. Where none has said
+ * anything of this counter, @without is the answer.
+ */
+static enum settled look_settled(enum settled without)
 {
+	json_object *record = read_record();
+	uint64_t generation;
+	const char *state;
+	enum settled settled = NOT_SETTLED;
+
+	if (!record)
+		return without;
+	state = string_of(record, "state");
+	if (json_get_generation(json_object_object_get(record, "generation"),
+				&generation) && generation == get_generation())
+		settled = !strcmp(state, "settled") ? SETTLED :
+			  !strcmp(state, "failed") ? SETTLED_FAILED : NOT_SETTLED;
+	json_object_put(record);
+	return settled;
+}
+
+/* At least @pause milliseconds earlier than @end, or at @end. */
+static int slice(int64_t end, int pause)
+{
+	int64_t left = end - now_ms();
+
+	return left < 0 ? 0 : left < pause ? (int)left : pause;
+}
+
+static enum settled wait_settled(int timeout, enum settled without)
+{
+	int64_t end = timeout < 0 ? INT64_MAX : now_ms() + timeout;
+	enum settled settled;
+
+	for (;;) {
+		bool over = now_ms() >= end;
+
+		settled = NOT_SETTLED;
+		/* Without the device, nobody can be waited for. */
+		if (!sysgenid_wait_watchers(slice(end, SLICE)) || errno == ENODEV)
+			settled = look_settled(without);
+		else if (errno != ETIME && errno != ESTALE)
+			die_errno("waiting for the watchers");
+		if (settled != NOT_SETTLED || over)
+			return settled;
+		poll(NULL, 0, slice(end, LOOK_EVERY));
+	}
+}
+
+static void report_settled(const struct options *options, enum settled settled)
+{
+	uint64_t generation = get_generation();
 	struct laggard laggards[MAX_LAGGARDS];
-	size_t count = 0;
-	bool settled;
+	size_t count = settled == NOT_SETTLED ?
+		       find_laggards(generation, laggards, MAX_LAGGARDS) : 0;
+	json_object *record = record_of(generation);
 
-	need_source();
-	do
-		settled = !sysgenid_wait_watchers(options->timeout);
-	while (!settled && errno == ESTALE && options->timeout < 0);
-
-	if (!settled && errno != ETIME && errno != ESTALE)
-		die_errno("waiting for the watchers");
-	if (!settled)
-		count = find_laggards(get_generation(), laggards, MAX_LAGGARDS);
 	if (options->json) {
-		printf("{\"generation\": %" PRIu64 ", \"settled\": %s, ",
-		       get_generation(), settled ? "true" : "false");
-		print_json_laggards(laggards, count);
-		puts("}");
+		json_object *object = json_object_new_object();
+
+		json_object_object_add(object, "generation",
+				       json_generation(generation));
+		json_object_object_add(object, "settled",
+				       json_object_new_boolean(settled != NOT_SETTLED));
+		json_object_object_add(object, "waiting_for",
+				       json_laggards(laggards, count));
+		add_record(object, record, NULL);
+		print_json(object);
 	} else {
 		print_laggards(stderr, laggards, count);
+		if (settled == NOT_SETTLED && record)
+			fprintf(stderr, "waiting for   the overseer: %s %s\n",
+				string_of(record, "state"),
+				string_of(record, "hook"));
+		print_failures(stderr, record, NULL);
 	}
-	return settled ? 0 : EXIT_TIMEOUT;
+	json_object_put(record);
+}
+
+static int do_wait_watchers(const struct options *options)
+{
+	enum settled settled;
+
+	need_source();
+	if (sysgenid_get_source() == SYSGENID_SOURCE_VMCLOCK) {
+		errno = ENODEV;
+		die_errno("waiting for the watchers");
+	}
+	settled = wait_settled(options->timeout, SETTLED);
+	report_settled(options, settled);
+	return settled == NOT_SETTLED ? EXIT_TIMEOUT : 0;
+}
+
+static int do_wait_settled(const struct options *options)
+{
+	enum settled settled;
+
+	need_source();
+	settled = wait_settled(options->timeout, NOT_SETTLED);
+	if (settled == NOT_SETTLED && !options->json && !record_of(get_generation()))
+		fputs("sysgenid: the overseer has not dealt with this generation: "
+		      "systemctl start sysgenidd\n", stderr);
+	report_settled(options, settled);
+	return settled == NOT_SETTLED ? EXIT_TIMEOUT :
+	       settled == SETTLED ? 0 : EXIT_SETTLED_FAILED;
 }
 
 /*
@@ -398,6 +594,12 @@ static const struct command commands[] = {
 	{ "trigger", "jm", false, "start a new generation", do_trigger },
 	{ "wait-watchers", "jt", false, "wait until all that are waited for are done",
 	  do_wait_watchers },
+	{ "wait-settled", "jt", false, "the same, and tell whether hooks and units failed",
+	  do_wait_settled },
+	{ "hooks", "jn", true, "list hooks, or run them: hooks run [NAME…]",
+	  do_hooks },
+	{ "gate", "", true, "let the host know, by the port PORT, whether it has settled",
+	  do_gate },
 };
 
 #define N_COMMANDS	(sizeof(commands) / sizeof(*commands))
@@ -407,6 +609,7 @@ static const struct option long_options[] = {
 	{ "from", required_argument, NULL, 'f' },
 	{ "timeout", required_argument, NULL, 't' },
 	{ "min", required_argument, NULL, 'm' },
+	{ "dry-run", no_argument, NULL, 'n' },
 	{ "help", no_argument, NULL, 'h' },
 	{ }
 };
@@ -419,8 +622,10 @@ static int print_help(void)
 	puts("\n"
 	     "  --json         print JSON\n"
 	     "  --from=N       (wait) return at once if the generation is not N\n"
-	     "  --timeout=S    (wait, wait-watchers) at most S seconds; exit status 5\n"
-	     "  --min=N        (trigger) at least generation N\n\n"
+	     "  --timeout=S    (wait, wait-watchers, wait-settled) at most S seconds; exit status 5\n"
+	     "  --min=N        (trigger) at least generation N\n"
+	     "  --dry-run      (hooks run) only say what would be run\n"
+	     "  --version      print the version\n\n"
 	     "See sysgenid(8).");
 	return 0;
 }
@@ -469,6 +674,8 @@ static void parse_option(const struct command *command, int option,
 		options->json = true;
 	else if (option == 't')
 		options->timeout = parse_timeout(optarg);
+	else if (option == 'n')
+		options->dry_run = true;
 	else if (option == 'm')
 		options->minimum = parse_number("--min", optarg, UINT32_MAX);
 	else if (option == 'f')
@@ -482,7 +689,8 @@ static void parse(const struct command *command, int argc, char **argv,
 	int option;
 
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, "+:h", long_options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, command->run == do_hooks ? ":h" : "+:h",
+				     long_options, NULL)) != -1) {
 		if (option == 'h')
 			exit(print_help());
 		if (option == ':')
@@ -496,12 +704,12 @@ static void parse(const struct command *command, int argc, char **argv,
 		parse_option(command, option, options);
 	}
 	options->command = argv + optind;
-	if (options->command[0] && !command->takes_command)
+	if (options->command[0] && !command->takes_words)
 		die(EXIT_USAGE, "%s takes no argument %s", command->name,
 		    options->command[0]);
 	if (!options->command[0] && command->run == do_run)
 		die(EXIT_USAGE, "run needs a program: sysgenid run -- PROGRAM");
-	if (options->command[0] && options->json)
+	if (options->command[0] && options->json && command->run == do_watch)
 		die(EXIT_USAGE, "--json and a program exclude each other");
 }
 
@@ -524,16 +732,24 @@ int main(int argc, char **argv)
 {
 	struct options options = { .timeout = -1 };
 	const struct command *command;
+	int status;
 
 	/* What it has to say about that, it says itself. */
 	sysgenid_set_log(NULL);
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
 			 !strcmp(argv[1], "help")))
 		return print_help();
+	if (argc > 1 && !strcmp(argv[1], "--version")) {
+		puts("sysgenid " VERSION);
+		check_output();
+		return 0;
+	}
 	json_errors = argc > 1 && wants_json(argv);
 	if (argc < 2)
 		die(EXIT_USAGE, "a command is needed; sysgenid --help lists them");
 	command = find_command(argv[1]);
 	parse(command, argc - 1, argv + 1, &options);
-	return command->run(&options);
+	status = command->run(&options);
+	check_output();
+	return status;
 }

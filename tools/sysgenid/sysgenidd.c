@@ -1,44 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * sysgenidd(8), the overseer: for each new generation it runs the hooks, starts
- * sysgenid-changed.target, waits for the tracked watchers, and then says that
- * the system has settled.
+ * sysgenidd(8), the overseer: for each new generation it runs the hooks,
+ * restarts the units that want it, waits for the tracked watchers, and is the
+ * last one to acknowledge: then the system has settled.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <poll.h>
-#include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <sysgenid.h>
-#include <systemd/sd-bus.h>
 #include <systemd/sd-daemon.h>
 
 #include "overseer.h"
 #include "system.h"
 
 #define TARGET		"sysgenid-changed.target"
+#define FAILED_TARGET	"sysgenid-failed.target"
 #define MAX_LAGGARDS	16
-/* The longest that a request to end has to wait, in milliseconds. */
-#define SLICE		500
+/* Nothing tells when watchers acknowledge; how often to look, in ms. */
+#define LOOK_FIRST	10
+#define LOOK_AT_LEAST	250
+/* Before a hook that has failed runs again, in milliseconds. */
+#define PAUSE		1000
 
-static struct hook_options hooks = {
-	.folder = "/etc/sysgenid/hooks.d",
-	.timeout = 90,
-};
-static const char *state_path = "/var/lib/sysgenid/state";
+static const char *hooks_directory = "/etc/sysgenid/hooks.d";
+static int hook_timeout = 90;
+static int hook_attempts = 3;
 static int watchers_timeout = 30;
-static struct sysgenid_watcher *watcher;
 
 static void __attribute__((format(printf, 1, 2)))
-tell_status(const char *format, ...)
+notify_status(const char *format, ...)
 {
 	char text[256];
 	va_list args;
@@ -49,194 +46,372 @@ tell_status(const char *format, ...)
 	sd_notifyf(0, "STATUS=%s", text);
 }
 
-static bool has_to_end(void)
+/* Every failure is recorded, whatever it is, or it would be settled as good. */
+static void fault(struct state *state, const char *kind, const char *name,
+		  const char *reason)
 {
-	return wait_readable(hooks.signal_fd, 0);
+	state->faults++;
+	record_failure(kind, name, reason, 1, NULL);
 }
 
-/* By systemd's own socket, as a system may have no D-Bus daemon. */
-static int open_systemd(sd_bus **bus)
-{
-	int ret = sd_bus_new(bus);
+/*
+ * Hooks
+ */
 
-	if (ret >= 0)
-		ret = sd_bus_set_address(*bus, "unix:path=/run/systemd/private");
-	if (ret >= 0)
-		ret = sd_bus_start(*bus);
-	return ret;
+static void hook_failed(struct state *state, const struct hook_run *run,
+			const char *reason)
+{
+	state->failed++;
+	report(LOG_ERR, "hook-failed", state->generation, run->name,
+	       "hook %s failed after %u attempts: %s", run->name,
+	       state->attempts, reason);
+	record_failure("hook", run->name, reason, state->attempts, run->tail);
 }
 
-/* Restart, so that it is started again if it has been for another generation. */
-static void start_target(uint64_t generation)
+/* Returns false if the overseer has to end, or there is a newer generation. */
+static bool pause_hook(uint64_t generation)
 {
-	sd_bus_error error = SD_BUS_ERROR_NULL;
-	sd_bus *bus = NULL;
-	int ret;
+	int64_t end = now_ms() + PAUSE;
 
-	if (sd_booted() <= 0)
-		return;
-	ret = open_systemd(&bus);
-	if (ret >= 0)
-		ret = sd_bus_call_method(bus, "org.freedesktop.systemd1",
-					 "/org/freedesktop/systemd1",
-					 "org.freedesktop.systemd1.Manager",
-					 "RestartUnit", &error, NULL, "ss",
-					 TARGET, "replace");
-	if (ret < 0)
-		report(LOG_ERR, "target-failed", generation, NULL,
-		       TARGET " can't be started: %s",
-		       error.message ? error.message : strerror(-ret));
-	sd_bus_error_free(&error);
-	sd_bus_flush_close_unref(bus);
+	while (now_ms() < end && !is_interrupted(generation))
+		wait_event(end, -1);
+	return !is_interrupted(generation);
 }
+
+/*
+ * Runs a hook until it succeeds, but not more often than it may. Attempts that
+ * an earlier overseer has begun count too, or a hook that stops the service or
+ * reboots the system would do so forever. Returns false if it was cut short.
+ */
+static bool try_hook(struct state *state, const char *name)
+{
+	struct hook_run run = {
+		.directory = hooks_directory, .name = name,
+		.generation = state->generation, .previous = state->previous,
+		.timeout = hook_timeout,
+	};
+
+	if (strcmp(name, state->tried)) {
+		strcpy(state->tried, name);
+		state->attempts = 0;
+	}
+	if (state->attempts >= (unsigned int)hook_attempts) {
+		hook_failed(state, &run, "it was cut short each time");
+		return true;
+	}
+	for (;;) {
+		state->attempts++;
+		save_state(state, SYNC_STATE);
+		record_publish(state, name);
+		notify_status("generation %" PRIu64 ": running hook %s",
+			      state->generation, name);
+		switch (run_hook(&run)) {
+		case HOOK_DONE:
+			report(LOG_INFO, "hook-done", state->generation, name,
+			       "hook %s is done", name);
+			state->done++;
+			return true;
+		case HOOK_INTERRUPTED:
+			return false;
+		case HOOK_REFUSED:
+			report(LOG_ERR, "hook-refused", state->generation, name,
+			       "hook %s/%s is not run: %s", hooks_directory, name,
+			       run.why);
+			state->failed++;
+			record_failure("hook", name, run.why, 0, NULL);
+			return true;
+		case HOOK_FAILED:
+			if (has_to_end())
+				return false;
+			if (state->attempts >= (unsigned int)hook_attempts) {
+				hook_failed(state, &run, run.why);
+				return true;
+			}
+			report(LOG_WARNING, "hook-retry", state->generation, name,
+			       "hook %s failed, and is run again: %s", name,
+			       run.why);
+			if (!pause_hook(state->generation))
+				return false;
+		}
+	}
+}
+
+static bool run_hooks(struct state *state)
+{
+	char **names = NULL;
+	const char *why;
+	bool goes_on = true;
+
+	if (!list_hooks(hooks_directory, &names, &why)) {
+		report(LOG_ERR, "hook-refused", state->generation, NULL,
+		       "no hook of %s is run: %s", hooks_directory, why);
+		state->failed++;
+		record_failure("hook", hooks_directory, why, 0, NULL);
+	}
+	/* One that an overseer has left that was killed; it runs again. */
+	if (state->tried[0] && strcmp(state->hook, state->tried))
+		stop_hook(state->tried);
+	for (char **name = names; name && *name && goes_on; name++) {
+		if (strcmp(*name, state->hook) <= 0)
+			continue;
+		goes_on = !is_interrupted(state->generation) &&
+			  try_hook(state, *name);
+		if (!goes_on)
+			break;
+		strcpy(state->hook, *name);
+		if (!save_state(state, SYNC_FILESYSTEM))
+			fault(state, "state", state_path, "it can't be written");
+	}
+	free_names(names);
+	return goes_on && !is_interrupted(state->generation);
+}
+
+/*
+ * Units
+ */
+
+static void unit_failed(struct state *state, const char *unit, const char *why)
+{
+	report(LOG_ERR, "unit-failed", state->generation, NULL,
+	       "generation %" PRIu64 ": %s can't be started: %s",
+	       state->generation, unit, why);
+	fault(state, "unit", unit, why);
+}
+
+static void enqueue(struct state *state, struct jobs *jobs, const char *unit,
+		    const char *type)
+{
+	const char *why = systemd_enqueue(jobs, unit, type);
+
+	if (why)
+		unit_failed(state, unit, why);
+}
+
+static void report_late_jobs(const struct state *state, const struct jobs *jobs)
+{
+	for (const struct job *job = jobs->list; job; job = job->next) {
+		if (job->result[0])
+			continue;
+		report(LOG_WARNING, "unit-late", state->generation, NULL,
+		       "generation %" PRIu64 " still waits for the job of %s",
+		       state->generation, job->unit);
+		notify_status("generation %" PRIu64 ": waiting for %s",
+			      state->generation, job->unit);
+	}
+}
+
+/* A job can be there twice, added by what wants it and by itself. */
+static bool is_repeated(const struct job *job)
+{
+	for (const struct job *other = job->next; other; other = other->next)
+		if (!strcmp(other->unit, job->unit) &&
+		    !strcmp(other->result, job->result))
+			return true;
+	return false;
+}
+
+/*
+ * Restarts what the target wants, as one that is active would not notice that
+ * the target is started, and then the target. Waits until all jobs have ended,
+ * those that systemd adds for dependencies too.
+ */
+static bool restart_units(struct state *state)
+{
+	int64_t every = watchers_timeout * INT64_C(1000), late = now_ms() + every;
+	char **names = systemd_wanted(TARGET);
+	struct jobs jobs = {};
+	bool goes_on;
+
+	notify_status("generation %" PRIu64 ": restarting units", state->generation);
+	for (char **name = names; name && *name; name++)
+		enqueue(state, &jobs, *name, "restart");
+	enqueue(state, &jobs, TARGET, "restart");
+	free_names(names);
+	while (jobs.running && !is_interrupted(state->generation)) {
+		wait_event(late, -1);
+		if (now_ms() >= late) {
+			report_late_jobs(state, &jobs);
+			late += every;
+		}
+	}
+	goes_on = !is_interrupted(state->generation);
+	for (struct job *job = jobs.list; goes_on && job; job = job->next)
+		if (strcmp(job->result, "done") && strcmp(job->result, "skipped") &&
+		    !is_repeated(job))
+			unit_failed(state, job->unit, job->result);
+	jobs_free(&jobs);
+	return goes_on;
+}
+
+/* For administrators who want to be notified; nobody waits for its jobs. */
+static void set_failed_target(struct state *state, const char *type)
+{
+	struct jobs jobs = {};
+	const char *why = systemd_enqueue(&jobs, FAILED_TARGET, type);
+
+	if (why)
+		unit_failed(state, FAILED_TARGET, why);
+	jobs_free(&jobs);
+}
+
+/*
+ * Watchers
+ */
 
 static void report_laggards(uint64_t generation)
 {
 	struct laggard laggards[MAX_LAGGARDS];
 	size_t count = find_laggards(generation, laggards, MAX_LAGGARDS);
 
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		if (laggards[i].pid == getpid())
+			continue;
 		report(LOG_WARNING, "watcher-late", generation, NULL,
 		       "generation %" PRIu64 " still waits for %s (pid %d, descriptor %d), "
 		       "which has acknowledged %" PRIu32, generation,
 		       laggards[i].name, laggards[i].pid, laggards[i].fd,
 		       laggards[i].acknowledged);
-	if (count)
-		tell_status("generation %" PRIu64 ": waiting for %s (pid %d)%s",
-			    generation, laggards[0].name, laggards[0].pid,
-			    count > 1 ? " and others" : "");
+		notify_status("generation %" PRIu64 ": waiting for %s (pid %d)",
+			      generation, laggards[i].name, laggards[i].pid);
+	}
 }
 
 /* Returns false if there is a newer generation, or the overseer has to end. */
 static bool wait_for_watchers(uint64_t generation)
 {
-	int64_t every = watchers_timeout * INT64_C(1000);
-	int64_t report_at = now_ms() + every;
-	int error = ETIME, last_error;
+	int64_t every = watchers_timeout * INT64_C(1000), late = now_ms() + every;
+	int look = LOOK_FIRST;
 
-	tell_status("generation %" PRIu64 ": waiting for watchers", generation);
-	while (!has_to_end()) {
-		if (!sysgenid_wait_watchers(SLICE))
-			return sysgenid_generation() == generation;
-		last_error = error;
-		error = errno;
-		if (error == ENODEV)
+	notify_status("generation %" PRIu64 ": waiting for watchers", generation);
+	while (!is_interrupted(generation)) {
+		if (!tracked_others())
 			return true;
-		if (error == ESTALE || sysgenid_generation() != generation)
-			return false;
-		if (error != ETIME && error != last_error)
-			report(LOG_ERR, "watchers-failed", generation, NULL,
-			       "waiting for watchers: %s", strerror(error));
-		if (error != ETIME)
-			wait_readable(hooks.signal_fd, SLICE);
-		if (now_ms() >= report_at) {
+		wait_event(now_ms() + look, -1);
+		if (look < LOOK_AT_LEAST)
+			look *= 2;
+		if (now_ms() >= late) {
 			report_laggards(generation);
-			report_at += every;
+			late += every;
 		}
 	}
 	return false;
 }
 
-static void settle(struct state *state, const struct hook_counts *counts)
+/*
+ * Generations
+ */
+
+/* What must not be done again is saved before anybody may go on. */
+static void settle(struct state *state)
 {
 	state->phase = PHASE_SETTLED;
-	save_state(state_path, state, fdatasync);
-	report(counts->bad ? LOG_WARNING : LOG_NOTICE, "settled",
-	       state->generation, NULL,
-	       "generation %" PRIu64 " settled (hooks: %u done, %u failed)",
-	       state->generation, counts->good, counts->bad);
-	tell_status("generation %" PRIu64 " settled (hooks: %u done, %u failed)",
-		    state->generation, counts->good, counts->bad);
+	if (!save_state(state, SYNC_STATE))
+		fault(state, "state", state_path, "it can't be written");
+	if (state->failed + state->faults)
+		set_failed_target(state, "start");
+	record_publish(state, NULL);
+	if (!tracked_acknowledge(state->generation))
+		return;
+	report(state->failed + state->faults ? LOG_WARNING : LOG_NOTICE,
+	       "settled", state->generation, NULL,
+	       "generation %" PRIu64 " settled (hooks: %u done, %u failed; other failures: %u)",
+	       state->generation, state->done, state->failed, state->faults);
+	notify_status("generation %" PRIu64 " settled (hooks: %u done, %u failed; "
+		      "other failures: %u)", state->generation, state->done,
+		      state->failed, state->faults);
+}
+
+static void enter(struct state *state, enum phase phase)
+{
+	state->phase = phase;
+	save_state(state, SYNC_STATE);
+	record_publish(state, NULL);
 }
 
 /* Goes on with a generation from wherever it is. */
 static void oversee(struct state *state)
 {
-	struct hook_counts counts = {};
-
+	record_publish(state, NULL);
 	if (state->phase == PHASE_HOOKS) {
 		report(LOG_NOTICE, "new", state->generation, NULL,
 		       "generation %" PRIu64 ": running the hooks in %s",
-		       state->generation, hooks.folder);
-		tell_status("generation %" PRIu64 ": running hooks",
-			    state->generation);
-		if (!run_hooks(&hooks, state_path, state, &counts))
+		       state->generation, hooks_directory);
+		if (!run_hooks(state))
 			return;
-		start_target(state->generation);
-		state->phase = PHASE_WATCHERS;
-		save_state(state_path, state, fdatasync);
+		enter(state, PHASE_UNITS);
+	}
+	if (state->phase == PHASE_UNITS) {
+		if (!restart_units(state))
+			return;
+		enter(state, PHASE_WATCHERS);
 	}
 	if (wait_for_watchers(state->generation))
-		settle(state, &counts);
+		settle(state);
 }
 
-/* The generation, acknowledged, as it is ours to deal with from here on. */
-static uint64_t take_generation(void)
+static void begin(struct state *state, uint64_t generation)
 {
-	uint64_t generation;
+	bool settled = state->phase == PHASE_SETTLED;
 
-	while (sysgenid_watcher_wait(watcher, 0, &generation) == 1)
-		if (!sysgenid_watcher_ack(watcher, generation))
-			break;
-	sysgenid_barrier(&generation);
-	return generation;
+	if (!settled)
+		report(LOG_WARNING, "superseded", state->generation, NULL,
+		       "generation %" PRIu64 " did not settle before generation %"
+		       PRIu64, state->generation, generation);
+	*state = (struct state){
+		.generation = generation,
+		.previous = settled ? state->generation : state->previous,
+	};
+	record_clear();
+	save_state(state, SYNC_STATE);
+	set_failed_target(state, "stop");
 }
 
 static void oversee_all(struct state *state)
 {
-	struct pollfd polled[] = {
-		{ .fd = sysgenid_watcher_fd(watcher), .events = POLLIN },
-		{ .fd = hooks.signal_fd, .events = POLLIN },
-	};
 	uint64_t generation;
 
 	while (!has_to_end()) {
-		generation = take_generation();
-		if (generation != state->generation) {
-			if (state->phase != PHASE_SETTLED)
-				report(LOG_WARNING, "superseded", state->generation,
-				       NULL, "generation %" PRIu64 " did not settle before "
-				       "generation %" PRIu64, state->generation, generation);
-			*state = (struct state){ .generation = generation };
-			save_state(state_path, state, fdatasync);
-		}
+		generation = current_generation();
+		if (generation != state->generation)
+			begin(state, generation);
 		if (state->phase != PHASE_SETTLED)
 			oversee(state);
 		else
-			poll(polled, 2, -1);
+			wait_event(INT64_MAX, -1);
 	}
 }
 
-static int open_signals(void)
-{
-	sigset_t signals;
-
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGINT);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-}
+/*
+ * The command line
+ */
 
 static void __attribute__((noreturn)) usage(int status)
 {
-	fputs("Usage: sysgenidd [--hooks=FOLDER] [--hook-timeout=SECONDS]\n"
-	      "                 [--watchers-timeout=SECONDS] [--state=FILE]\n"
+	fputs("Usage: sysgenidd [OPTIONS]\n\n"
+	      "Oversees what has to be done when the system was cloned or restored from a\n"
+	      "snapshot. systemd starts it, as sysgenidd.service.\n\n"
+	      "  --hooks=DIRECTORY           where the hooks are; /etc/sysgenid/hooks.d\n"
+	      "  --hook-timeout=SECONDS      the longest that a hook may take; 90\n"
+	      "  --hook-attempts=N           how often a hook is started until it succeeds; 3\n"
+	      "  --watchers-timeout=SECONDS  how often to report what is waited for; 30\n"
+	      "  --state=FILE                its memory; /var/lib/sysgenid/state\n"
+	      "  --version                   print the version\n"
+	      "  --help                      print this\n\n"
 	      "See sysgenidd(8).\n", status ? stderr : stdout);
 	exit(status);
 }
 
-static int parse_seconds(const char *option, const char *text)
+static int parse_number(const char *option, const char *text, const char *what)
 {
 	char *end;
-	long seconds = strtol(text, &end, 10);
+	long number = strtol(text, &end, 10);
 
-	if (end == text || *end || seconds < 1 || seconds > 1000000) {
-		fprintf(stderr, "sysgenidd: --%s=%s: seconds from 1 to 1000000 are needed\n",
-			option, text);
+	if (end == text || *end || number < 1 || number > 1000000) {
+		fprintf(stderr, "sysgenidd: --%s=%s: %s from 1 to 1000000 are needed\n",
+			option, text, what);
 		exit(EXIT_USAGE);
 	}
-	return seconds;
+	return number;
 }
 
 static void parse(int argc, char **argv)
@@ -244,8 +419,10 @@ static void parse(int argc, char **argv)
 	static const struct option options[] = {
 		{ "hooks", required_argument, NULL, 'h' },
 		{ "hook-timeout", required_argument, NULL, 't' },
+		{ "hook-attempts", required_argument, NULL, 'a' },
 		{ "watchers-timeout", required_argument, NULL, 'w' },
 		{ "state", required_argument, NULL, 's' },
+		{ "version", no_argument, NULL, 'v' },
 		{ "help", no_argument, NULL, '?' + 256 },
 		{ }
 	};
@@ -253,13 +430,18 @@ static void parse(int argc, char **argv)
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'h')
-			hooks.folder = optarg;
+			hooks_directory = optarg;
 		else if (option == 't')
-			hooks.timeout = parse_seconds("hook-timeout", optarg);
+			hook_timeout = parse_number("hook-timeout", optarg, "seconds");
+		else if (option == 'a')
+			hook_attempts = parse_number("hook-attempts", optarg, "attempts");
 		else if (option == 'w')
-			watchers_timeout = parse_seconds("watchers-timeout", optarg);
+			watchers_timeout = parse_number("watchers-timeout", optarg,
+							"seconds");
 		else if (option == 's')
 			state_path = optarg;
+		else if (option == 'v')
+			exit(puts("sysgenidd " VERSION) < 0);
 		else
 			usage(option == '?' ? EXIT_USAGE : 0);
 	}
@@ -277,33 +459,56 @@ static struct state fresh_state(void)
 	return fresh;
 }
 
-int main(int argc, char **argv)
+static int start(void)
 {
-	struct state fresh, state;
+	int error;
 
-	parse(argc, argv);
 	sysgenid_set_log(NULL);
 	if (sysgenid_open()) {
 		report(LOG_ERR, "no-device", 0, NULL, "%s",
 		       explain_no_device(errno));
 		return EXIT_NO_DEVICE;
 	}
-	hooks.signal_fd = open_signals();
-	watcher = sysgenid_watcher_new(0);
-	if (hooks.signal_fd < 0 || !watcher) {
+	if (tracked_open() || events_open()) {
 		report(LOG_ERR, "no-device", 0, NULL,
 		       "watching the generation: %s", strerror(errno));
 		return EXIT_ERROR;
 	}
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	error = systemd_open();
+	if (error < 0) {
+		report(LOG_ERR, "no-systemd", 0, NULL,
+		       "systemd, which runs the hooks, can't be reached: %s",
+		       strerror(-error));
+		return EXIT_ERROR;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct state fresh, state = {};
+	int status;
+
+	parse(argc, argv);
+	status = start();
+	if (status)
+		return status;
 	fresh = fresh_state();
-	load_state(state_path, &fresh, &state);
-	save_state(state_path, &state, fdatasync);
+	load_state(&fresh, &state);
+	record_open(&state);
+	save_state(&state, SYNC_STATE);
+	if (current_generation() == state.generation) {
+		record_publish(&state, NULL);
+		if (state.phase == PHASE_SETTLED) {
+			tracked_acknowledge(state.generation);
+			notify_status("generation %" PRIu64 " settled",
+				      state.generation);
+		}
+	}
 	sd_notify(0, "READY=1");
-	if (state.phase == PHASE_SETTLED)
-		tell_status("generation %" PRIu64 " settled", state.generation);
 	oversee_all(&state);
 	sd_notify(0, "STOPPING=1");
-	sysgenid_watcher_free(watcher);
+	systemd_close();
+	events_close();
 	return 0;
 }

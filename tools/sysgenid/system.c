@@ -6,12 +6,16 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "system.h"
+#include "text.h"
 
 #define ATTRIBUTES	"/sys/class/misc/sysgenid"
 #define ACPI_DEVICES	"/sys/bus/acpi/devices"
@@ -39,6 +43,60 @@ bool read_attribute(const char *name, char *value, size_t size)
 
 	snprintf(path, sizeof(path), ATTRIBUTES "/%s", name);
 	return read_line(path, value, size);
+}
+
+unsigned long number_attribute(const char *name)
+{
+	char value[32];
+
+	return read_attribute(name, value, sizeof(value)) ?
+	       strtoul(value, NULL, 10) : 0;
+}
+
+void counter_key(char *key)
+{
+	struct stat module = {};
+	char boot[64];
+
+	if (!read_line("/proc/sys/kernel/random/boot_id", boot, sizeof(boot)))
+		boot[0] = '\0';
+	stat(ATTRIBUTES, &module);
+	snprintf(key, COUNTER_KEY_SIZE, "%s/%ju", boot, (uintmax_t)module.st_ino);
+}
+
+struct json_object *read_record(void)
+{
+	json_object *record = json_object_from_file(STATUS_PATH);
+	const char *counter;
+	char key[COUNTER_KEY_SIZE];
+
+	counter_key(key);
+	counter = json_object_get_string(json_object_object_get(record, "counter"));
+	if (counter && !strcmp(counter, key))
+		return record;
+	json_object_put(record);
+	return NULL;
+}
+
+/* A name is what its process likes, with newlines too. */
+static void read_name(pid_t pid, char *name, size_t size)
+{
+	char path[PATH_SIZE];
+	ssize_t length = -1;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		length = read(fd, name, size - 1);
+		close(fd);
+	}
+	if (length > 0 && name[length - 1] == '\n')
+		length--;
+	if (length <= 0)
+		length = stpcpy(name, "?") - name;
+	name[length] = '\0';
+	clean_text(name, length);
 }
 
 /* The two lines that the driver adds; only its descriptors have them. */
@@ -91,10 +149,7 @@ static size_t find_in_process(pid_t pid, uint32_t generation,
 	fds = opendir(path);
 	if (!fds)
 		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-	if (!read_line(path, watcher.name, sizeof(watcher.name)))
-		strcpy(watcher.name, "?");
-
+	read_name(pid, watcher.name, sizeof(watcher.name));
 	while (count < size && (entry = readdir(fds))) {
 		if (!isdigit((unsigned char)entry->d_name[0]))
 			continue;
@@ -117,7 +172,8 @@ size_t find_laggards(uint32_t generation, struct laggard *found, size_t size)
 	if (!processes)
 		return 0;
 	while (count < size && (entry = readdir(processes)))
-		if (isdigit((unsigned char)entry->d_name[0]))
+		if (isdigit((unsigned char)entry->d_name[0]) &&
+		    strcmp(entry->d_name, "1"))
 			count += find_in_process(atoi(entry->d_name),
 						 generation, found + count,
 						 size - count);

@@ -17,22 +17,47 @@ enum {
 	EXIT_USAGE = 2,
 	EXIT_NO_DEVICE = 3,
 	EXIT_PERMISSION = 4,
-	EXIT_TIMEOUT = 5
+	EXIT_TIMEOUT = 5,
+	EXIT_SETTLED_FAILED = 6
 };
 
-/* A tracked descriptor that has yet to acknowledge the generation. */
+struct json_object;
+
+/* Where the overseer publishes its work; OUTPUT_PATH is for root. */
+#define RUN_DIRECTORY	"/run/sysgenid"
+#define STATUS_PATH	RUN_DIRECTORY "/status.json"
+#define OUTPUT_PATH	RUN_DIRECTORY "/output.json"
+
+#define COUNTER_KEY_SIZE	96
+
+/*
+ * Tells counters apart that start at 0: by this boot, and by this loading of
+ * the module, whose directory in sysfs is a new one each time.
+ */
+void counter_key(char *key);
+
+/* What the overseer has published for this counter, for json-c; or NULL. */
+struct json_object *read_record(void);
+
+/* A tracked descriptor that has not acknowledged the generation. */
 struct laggard {
 	pid_t pid;
 	int fd;
 	uint32_t acknowledged;
-	char name[64];
+	char name[64];	/* of the process; UTF-8 without control characters */
 };
 
-/* Finds as many as the caller may see, at most @size; returns how many. */
+/*
+ * Finds as many as the caller may see, at most @size; returns how many. Copies
+ * that systemd keeps for services are left out.
+ */
 size_t find_laggards(uint32_t generation, struct laggard *found, size_t size);
 
 /* An attribute in /sys/class/misc/sysgenid/, without its newline. */
 bool read_attribute(const char *name, char *value, size_t size);
+
+/* An attribute that is a number; 0 where there is none. */
+unsigned long number_attribute(const char *name);
 
 /* Why there is no generation, and what to do, in one sentence. */
 const char *explain_no_device(int error);

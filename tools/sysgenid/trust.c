@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Nobody but root may have a say in what root runs: neither by a file that is
- * run, nor by a folder on the way to it, where it could be exchanged.
+ * run, nor by a directory on the way to it, where it could be exchanged.
  */
 #include <errno.h>
 #include <limits.h>
@@ -18,17 +18,17 @@ static const char *find_fault(const struct stat *status)
 	if (status->st_uid)
 		return "%s does not belong to root";
 	if (status->st_mode & S_IWOTH)
-		return "everybody can write to %s";
+		return "%s is writable by everybody";
 	/* What an access control list allows to anybody is in these bits too. */
 	if (status->st_mode & S_IWGRP)
-		return "a group, or whom an access control list names, can write to %s";
+		return "%s is writable by a group or ACL entry";
 	return NULL;
 }
 
 static const char *find_fault_of_kind(const struct stat *status, mode_t kind)
 {
 	if ((status->st_mode & S_IFMT) != kind)
-		return kind == S_IFREG ? "%s is not a file" : "%s is not a folder";
+		return kind == S_IFREG ? "%s is not a file" : "%s is not a directory";
 	if (!(status->st_mode & S_IXUSR))
 		return "%s is not executable";
 	return NULL;

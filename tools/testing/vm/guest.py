@@ -60,6 +60,7 @@ class Options:
     disk: Path | None = None    # on NVMe, written to
     root: Path | None = None    # a file system on virtio, only read
     network: bool = False       # QEMU's own, with DHCP; its packets go to a file
+    gate: bool = False          # a port to the guest, by which it says whether it has settled
     icount: bool = False        # a nanosecond is an instruction: clones run alike
     seconds: float = 300        # the longest that it may live
 
@@ -87,6 +88,11 @@ def packets_of(console: Path) -> Path:
     return console.with_suffix(".pcap")
 
 
+def gate_of(console: Path) -> Path:
+    """The socket of the gate; the console's path is too long for one."""
+    return Path(tempfile.gettempdir()) / f"sysgenid-{os.getpid()}-{console.stem}.gate"
+
+
 def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
     """QEMU's, but for its two sockets."""
     kernel = options.kernel
@@ -107,6 +113,10 @@ def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
         argv += ["-netdev", "user,id=net,restrict=on",
                  "-device", "virtio-net-pci,netdev=net,romfile=", "-object",
                  f"filter-dump,id=packets,netdev=net,file={packets_of(console)}"]
+    if options.gate:
+        argv += ["-device", "virtio-serial", "-chardev",
+                 f"socket,id=gate,path={gate_of(console)},server=on,wait=off", "-device",
+                 "virtserialport,chardev=gate,name=org.sysgenid.gate"]
     if options.icount:
         argv += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
     argv += options.settings
@@ -278,6 +288,11 @@ class Guest:
         """All that has gone through its network since it was started or restored."""
         return packets_of(self.console).read_bytes()
 
+    @property
+    def gate(self) -> Path:
+        """The host's end of the gate."""
+        return gate_of(self.console)
+
     def log_end(self, lines: int = 40) -> str:
         end = self.log().splitlines()[-lines:] if self.console.exists() else []
         return "\n".join([f"---- end of {self.console}", *end, "----"])
@@ -296,6 +311,7 @@ class Guest:
             self.process.kill()
             self.process.wait()
             self.limit.cancel()
+        self.gate.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Ends the guest, and fails if its kernel's log tells of trouble."""

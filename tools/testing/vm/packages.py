@@ -25,7 +25,9 @@ NEEDED = DEMO + (
     # UEFI guests, and the ACPI tables of some
     "ovmf", "acpica-tools",
     # programs for the guests, 32-bit ones too
-    "gcc-multilib", "libsystemd-dev",
+    "gcc-multilib", "libsystemd-dev", "libjson-c-dev",
+    # guests with systemd
+    "mmdebstrap", "tar",
     # tests
     "sparse", "python3-pytest", "python3-pytest-xdist", "python3-pytest-timeout",
 )

@@ -1,44 +1,67 @@
 # SPDX-License-Identifier: GPL-2.0
-"""sysgenidd(8), the overseer, in guests: what hooks may do to it, and trouble."""
-import re
+"""sysgenidd(8), the overseer, under systemd: what hooks may do to it, and trouble."""
+import json
+import subprocess
+from dataclasses import replace
 
+import host
+import kernels
 import pytest
 import userspace
 from userspace import HOOKS, SHIPPED_HOOKS, STATE, STATE_FOLDER
 
 pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
 
+DROP_IN = "/run/systemd/system/sysgenidd.service.d"
+TIMEOUT, FAILED = 5, 6
+SETTLED = r"generation {} settled (hooks: {} done, {} failed; other failures: {})"
+
 
 class Overseer:
-    """sysgenidd in a guest, started when it watches."""
+    """sysgenidd.service in a guest, started when the module is there."""
 
-    def __init__(self, guest, options: str = "", environment: str = ""):
+    def __init__(self, guest, options: str = ""):
         self.guest = guest
-        guest.run(f"mkdir -p {STATE_FOLDER}")
-        self.program = guest.start(f"exec env {environment} sysgenidd {options}")
-        guest.run("until pidof sysgenidd && ls -l /proc/$(pidof sysgenidd)/fd |"
-                  " grep -q signalfd; do sleep 0.02; done")
+        guest.run(f"mkdir -p {DROP_IN}; printf '[Service]\nExecStart=\n"
+                  f"ExecStart=/usr/sbin/sysgenidd {options}\n' > {DROP_IN}/options.conf;"
+                  "systemctl daemon-reload; systemctl start sysgenidd")
 
-    def settled(self, generation: int) -> str:
-        """Waits until that generation has settled; returns all it has said."""
-        self.program.wait_for(f"generation {generation} settled", 60)
-        return self.program.output
+    def said(self) -> str:
+        return self.guest.run("journalctl --sync; journalctl -q -o cat -u sysgenidd")
 
-    def end(self, signal: str = "TERM") -> int:
-        self.guest.run(f"kill -{signal} $(pidof sysgenidd)")
-        return self.program.wait()
+    def wait_for(self, text: str) -> str:
+        """Waits until the overseer has said so; returns all it has said."""
+        self.guest.run("until { journalctl --sync; journalctl -q -o cat -u sysgenidd; } |"
+                       f" grep -qF \"{text}\"; do sleep 0.1; done", 60)
+        return self.said()
+
+    def settled(self, status: int = 0) -> str:
+        """Waits until the generation has settled so; returns all it has said."""
+        assert self.guest.status("sysgenid wait-settled --timeout=60", 90) == status, self.said()
+        return self.said()
+
+    def end(self) -> None:
+        self.guest.run("systemctl stop sysgenidd", 60)
+
+    def kill(self) -> None:
+        self.guest.run("systemctl kill -s KILL --kill-whom=main sysgenidd")
+
+
+@pytest.fixture(scope="session")
+def kernel(request):
+    """The stock kernel, with more time, as a whole system starts."""
+    return replace(kernels.get(request.param), patience=2, memory=640)
 
 
 @pytest.fixture(scope="module")
 def image(kernel):
-    return userspace.make_image(kernel)
+    return userspace.make_systemd_image(kernel, ("kernel/drivers/char/virtio_console.ko",))
 
 
 @pytest.fixture
 def guest(boot, image):
     guest = boot(image=image)
     guest.load_modules()
-    guest.run(f"mkdir -p {HOOKS}")
     return guest
 
 
@@ -47,369 +70,501 @@ def add_hook(guest, name: str, script: str, mode: str = "755") -> None:
               f"chmod {mode} {HOOKS}/{name}")
 
 
+def add_unit(guest, name: str, *lines: str) -> None:
+    """A service that sysgenid-changed.target wants."""
+    wants = "/run/systemd/system/sysgenid-changed.target.wants"
+    text = "\n".join(("[Service]", *lines))
+    guest.run(f"mkdir -p {wants}; cat > /run/systemd/system/{name}.service <<'end'\n{text}\nend\n"
+              f"ln -s ../{name}.service {wants}/; systemctl daemon-reload")
+
+
 def test_a_clone_runs_the_hooks_in_order_and_settles(guest):
-    add_hook(guest, "20-second", "echo second $SYSGENID_GENERATION >> /tmp/ran")
-    add_hook(guest, "10-first", "echo first $SYSGENID_GENERATION >> /tmp/ran; echo hello")
-    overseer = Overseer(guest)
+    add_hook(guest, "20-second", "echo second $SYSGENID_GENERATION >> /run/ran")
+    add_hook(guest, "10-first", "echo first $SYSGENID_GENERATION after"
+             " $SYSGENID_PREVIOUS_GENERATION >> /run/ran; echo hello bäcker")
+    Overseer(guest)
     with guest.snapshot() as snap, snap.restore() as clone:
-        program = clone.program(overseer.program)
-        program.wait_for(r"generation 1 settled \(hooks: 2 done, 0 failed\)")
-        assert clone.run("cat /tmp/ran") == "first 1\nsecond 1\n"
-        assert "hook 10-first: hello" in program.output
+        overseer = Overseer(clone)
+        said = overseer.settled()
+        assert SETTLED.format(1, 2, 0, 0) in said
+        assert clone.run("cat /run/ran") == "first 1 after 0\nsecond 1\n"
+        assert "hook 10-first: hello bäcker\n" in said
+
+
+# Settled means settled
+
+def test_nobody_gets_past_a_hook_that_runs(guest):
+    add_hook(guest, "10-slow", "touch /run/began; until test -e /run/go; do sleep 0.1; done")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger; until test -e /run/began; do sleep 0.1; done")
+    for command in ("wait-watchers", "wait-settled"):
+        assert guest.status(f"sysgenid {command} --timeout=0.5") == TIMEOUT
+    status = json.loads(guest.run("sysgenid status --json"))
+    assert (status["state"], status["hook"], status["outdated"]) == ("hooks", "10-slow", 1)
+    waiting = guest.start("sysgenid wait-watchers; test -e /run/go && echo past")
+    guest.run("touch /run/go")
+    assert waiting.wait(60) == 0 and waiting.output == "past\n"
+    overseer.settled()
+
+
+def test_nobody_gets_past_a_unit_whose_job_runs_nor_past_its_dependencies(guest):
+    add_unit(guest, "wanted", "Type=oneshot", "ExecStart=/bin/true", "[Unit]", "Wants=slow.service")
+    guest.run("cat > /run/systemd/system/slow.service <<'end'\n[Service]\nType=oneshot\n"
+              "ExecStart=sh -c 'touch /run/began; until test -e /run/go; do sleep 0.1; done'\n"
+              "end\nsystemctl daemon-reload")
+    overseer = Overseer(guest, "--watchers-timeout=1")
+    guest.run("sysgenid trigger; until test -e /run/began; do sleep 0.1; done")
+    overseer.wait_for("generation 1 still waits for the job of slow.service")
+    for command in ("wait-watchers", "wait-settled"):
+        assert guest.status(f"sysgenid {command} --timeout=0.5") == TIMEOUT
+    assert json.loads(guest.run("sysgenid status --json"))["state"] == "units"
+    guest.run("touch /run/go")
+    overseer.settled()
+
+
+def test_active_units_are_restarted_for_each_generation(guest):
+    add_unit(guest, "stays", "Type=oneshot", "RemainAfterExit=yes",
+             "ExecStart=sh -c 'echo started >> /run/ran'")
+    overseer = Overseer(guest)
+    for number in (1, 2):
+        guest.run("sysgenid trigger")
+        overseer.settled()
+        assert guest.run("cat /run/ran") == "started\n" * number
+
+
+def test_a_unit_that_fails_is_a_failure(guest):
+    add_unit(guest, "broken", "Type=oneshot", "ExecStart=/bin/false")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    said = overseer.settled(FAILED)
+    assert "broken.service can't be started: failed" in said
+    assert SETTLED.format(1, 0, 0, 1) in said
+
+
+def test_a_killed_overseer_is_waited_for(guest):
+    add_hook(guest, "10-slow", "touch /run/began; until test -e /run/go; do sleep 0.1; done")
+    overseer = Overseer(guest)
+    guest.run("mkdir -p /run/systemd/system/sysgenidd.service.d; printf '[Service]\nRestartSec=3\n'"
+              f" > {DROP_IN}/restart.conf; systemctl daemon-reload;"
+              "sysgenid trigger; until test -e /run/began; do sleep 0.1; done")
+    overseer.kill()
+    guest.run("while pidof sysgenidd; do sleep 0.05; done")
+    # Of the kernel alone, without a look at what the overseer has published.
+    assert guest.run("cat /sys/class/misc/sysgenid/outdated") == "1\n"
+    for command in ("wait-watchers", "wait-settled"):
+        assert guest.status(f"sysgenid {command} --timeout=0.2") == TIMEOUT
+    guest.run("touch /run/go")
+    overseer.settled()
+    assert guest.run("cat /sys/class/misc/sysgenid/outdated") == "0\n"
+
+
+def test_without_an_overseer_nothing_settles(guest):
+    Overseer(guest).end()
+    guest.run("sysgenid trigger")
+    program = guest.start("sysgenid wait-settled --timeout=0.5")
+    assert program.wait() == TIMEOUT
+    assert "the overseer has not dealt with this generation" in program.output
 
 
 def test_tracked_watchers_are_waited_for_and_named(guest):
     overseer = Overseer(guest, "--watchers-timeout=1")
-    watcher = guest.start("sysgenid run -- sh -c 'test -e /tmp/good'")
-    guest.run("until grep -q 1 /sys/class/misc/sysgenid/watchers; do sleep 0.02; done")
+    watcher = guest.start("sysgenid run -- sh -c 'test -e /run/good'")
+    guest.run("until grep -q 2 /sys/class/misc/sysgenid/watchers; do sleep 0.1; done")
     guest.run("sysgenid trigger")
-    overseer.program.wait_for("generation 1 still waits for sysgenid")
-    assert "settled" not in overseer.program.output
-    guest.run("touch /tmp/good")
-    overseer.settled(1)
+    said = overseer.wait_for("generation 1 still waits for sysgenid")
+    assert "settled (" not in said and "still waits for sysgenidd" not in said
+    assert json.loads(guest.run("sysgenid status --json"))["state"] == "watchers"
+    guest.run("touch /run/good")
+    overseer.settled()
     watcher.kill()
 
 
+def test_systemd_may_execute_itself_while_a_hook_runs(guest):
+    add_hook(guest, "10-slow", "touch /run/began; until test -e /run/go; do sleep 0.1; done; echo last")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger; until test -e /run/began; do sleep 0.1; done;"
+              "systemctl daemon-reexec; touch /run/go", 60)
+    said = overseer.settled()
+    assert SETTLED.format(1, 1, 0, 0) in said and "hook 10-slow: last" in said
+
+
+# The host's gate
+
+WAIT_SETTLED = host.ROOT / "tools/sysgenid/examples/qemu-wait-settled"
+
+
+@pytest.fixture
+def gated(boot, image):
+    """A guest whose host can wait until it has settled."""
+    guest = boot(image=image, gate=True)
+    guest.run("test ! -e /modules/virtio_console.ko || insmod /modules/virtio_console.ko")
+    guest.load_modules()
+    Overseer(guest).settled()
+    return guest
+
+
+def host_waits(guest, timeout: float = 60) -> tuple[int, list[dict]]:
+    """What the host's example says of a guest: its exit status, and the states."""
+    done = subprocess.run([WAIT_SETTLED, guest.gate, f"--timeout={timeout}"], check=False,
+                          stdout=subprocess.PIPE, text=True)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_host_waits_until_a_clone_has_settled(gated):
+    assert host_waits(gated)[0] == 0
+    add_hook(gated, "10-slow", "until test -e /run/go; do sleep 0.1; done")
+    with gated.snapshot() as snap, snap.restore() as clone:
+        status, states = host_waits(clone, 5)
+        assert status == 2 and states[-1]["state"] == "hooks" and states[-1]["hook"] == "10-slow"
+        clone.run("touch /run/go")
+        status, states = host_waits(clone)
+        assert status == 0
+        assert (states[-1]["generation"], states[-1]["state"]) == (1, "settled")
+
+
+def test_the_host_is_not_let_past_by_what_was_true_before_the_restore(gated):
+    # Nothing does anything in the clone, so all that comes is from before.
+    gated.run("systemctl kill -s STOP sysgenidd sysgenid-gate")
+    with gated.snapshot() as snap, snap.restore() as clone:
+        assert host_waits(clone, 3) == (2, [])
+        # The overseer still stands, and the gate does not lie for it.
+        clone.run("systemctl kill -s CONT sysgenid-gate")
+        status, states = host_waits(clone, 5)
+        assert status == 2 and {state["state"] for state in states} == {"pending"}
+        clone.run("systemctl kill -s CONT sysgenidd")
+        assert host_waits(clone)[0] == 0
+
+
+def test_the_host_learns_of_failures(gated):
+    add_hook(gated, "10-fails", "exit 3")
+    gated.run("sysgenid trigger")
+    status, states = host_waits(gated)
+    assert status == 1 and states[-1]["state"] == "failed"
+    assert states[-1]["failures"] == [{"kind": "hook", "name": "10-fails", "attempts": 3,
+                                       "reason": "exit status 3"}]
+
+
+def test_the_host_is_not_let_past_a_killed_overseer(gated):
+    gated.run(f"printf '[Service]\nRestart=no\n' > {DROP_IN}/restart.conf;"
+              "systemctl daemon-reload")
+    add_hook(gated, "10-slow", "touch /run/began; sleep 1000")
+    gated.run("sysgenid trigger; until test -e /run/began; do sleep 0.1; done;"
+              "systemctl kill -s KILL --kill-whom=main sysgenidd")
+    assert host_waits(gated, 3)[0] == 2
+    gated.run("sysgenid trigger")
+    assert host_waits(gated, 3)[0] == 2
+
+
+def test_the_host_is_not_let_past_a_full_disk(gated):
+    gated.run("systemctl stop sysgenidd; rm -rf /var/lib/sysgenid")
+    make_disk(gated, "-o size=4k")
+    gated.run(f"echo full > {STATE_FOLDER}/fill; sysgenid trigger; systemctl start sysgenidd")
+    status, states = host_waits(gated)
+    assert status == 1 and states[-1]["failures"][-1]["kind"] == "state"
+    # Nor if nothing at all can be published.
+    gated.run("systemctl stop sysgenidd; mount -t tmpfs -o size=4k tmpfs /run/sysgenid;"
+              "echo full > /run/sysgenid/fill; sysgenid trigger; systemctl start sysgenidd")
+    assert host_waits(gated, 5)[0] == 2
+
+
+# Hooks
+
 def test_bad_hooks_are_reported_and_the_others_run(guest):
-    add_hook(guest, "10-fails", "exit 3")
+    add_hook(guest, "10-fails", "echo why; exit 3")
     add_hook(guest, "20-hangs", "trap '' TERM; sleep 1000 & while :; do wait; done")
     add_hook(guest, "30-floods", "head -c 300000 /dev/zero | tr '\\0' 'y\\n'; echo end")
     add_hook(guest, "35-floods-lines", "yes | head -n 100000")
-    add_hook(guest, "40-not-executable", "touch /tmp/wrong", "644")
-    add_hook(guest, "50-world-writable", "touch /tmp/wrong", "757")
-    add_hook(guest, "55-group-writable", "touch /tmp/wrong", "775")
-    add_hook(guest, "56-roots-group-writable", "touch /tmp/wrong", "775")
-    add_hook(guest, "60-not-roots", "touch /tmp/wrong")
+    add_hook(guest, "40-not-executable", "touch /run/wrong", "644")
+    add_hook(guest, "50-world-writable", "touch /run/wrong", "757")
+    add_hook(guest, "55-group-writable", "touch /run/wrong", "775")
+    add_hook(guest, "60-not-roots", "touch /run/wrong")
     add_hook(guest, "70-no-interpreter", "")
-    add_hook(guest, "80.dpkg-old", "touch /tmp/wrong")
-    add_hook(guest, "99-good", "touch /tmp/right")
+    add_hook(guest, "80.dpkg-old", "touch /run/wrong")
+    add_hook(guest, "99-good", "touch /run/right")
     guest.run(f"chown nobody {HOOKS}/60-not-roots; chgrp nogroup {HOOKS}/55-group-writable;"
-              f"echo '#!/nowhere' > {HOOKS}/70-no-interpreter; mkdir {HOOKS}/90-folder;"
-              f"ln -s /nowhere {HOOKS}/95-dangling; mkdir -m 777 /srv /srv/open; chmod 755 /srv;"
+              f"echo '#!/nowhere' > {HOOKS}/70-no-interpreter; mkdir {HOOKS}/90-directory;"
+              f"ln -s /nowhere {HOOKS}/95-dangling; mkdir -m 777 /srv/open;"
               f"cp {HOOKS}/99-good /srv/open/hook; ln -s /srv/open/hook {HOOKS}/97-in-the-open")
-    overseer = Overseer(guest, "--hook-timeout=2")
+    overseer = Overseer(guest, "--hook-timeout=2 --hook-attempts=1")
     guest.run("sysgenid trigger")
-    said = overseer.settled(1)
-    group = "a group, or whom an access control list names, can write to"
-    for sentence in ("hook 10-fails failed: exit status 3",
-                     "hook 20-hangs was ended, as it took more than 2 s",
+    said = overseer.settled(FAILED)
+    for sentence in ("hook 10-fails failed after 1 attempts: exit status 3",
+                     "hook 20-hangs failed after 1 attempts: timeout",
                      "hook 30-floods printed more than 65536 bytes or 500 lines, "
                      "the rest is dropped",
                      "hook 35-floods-lines printed more than",
                      f"40-not-executable is not run: {HOOKS}/40-not-executable is not executable",
-                     f"50-world-writable is not run: everybody can write to {HOOKS}/50",
-                     f"55-group-writable is not run: {group} {HOOKS}/55",
-                     f"56-roots-group-writable is not run: {group} {HOOKS}/56",
+                     f"50-world-writable is not run: {HOOKS}/50-world-writable is writable by "
+                     "everybody",
+                     f"is not run: {HOOKS}/55-group-writable is writable by a group or ACL entry",
                      f"60-not-roots is not run: {HOOKS}/60-not-roots does not belong to root",
-                     "70-no-interpreter: No such file or directory",
-                     "hook 70-no-interpreter failed: exit status 127",
-                     f"90-folder is not run: {HOOKS}/90-folder is not a file",
+                     "hook 70-no-interpreter failed after 1 attempts: exit status 203",
+                     f"90-directory is not run: {HOOKS}/90-directory is not a file",
                      "95-dangling is not run: No such file or directory",
-                     "97-in-the-open is not run: everybody can write to /srv/open\n",
-                     "generation 1 settled (hooks: 3 done, 11 failed)"):
-        assert sentence in said
+                     "97-in-the-open is not run: /srv/open is writable by everybody\n",
+                     SETTLED.format(1, 3, 9, 0)):
+        assert sentence in said, sentence
     assert len(said) < 90000 and said.count("hook 35-floods-lines: y\n") == 500
-    guest.run("test -e /tmp/right && ! test -e /tmp/wrong")
-    assert "sleep 1000" not in guest.run("ps"), "what the hook had started is left"
+    guest.run("test -e /run/right && ! test -e /run/wrong")
+    assert "sleep 1000" not in guest.run("ps ax"), "what the hook had started is left"
+
+
+def test_a_failed_hook_is_tried_again_and_stays_visible(guest):
+    add_hook(guest, "10-fails", "echo try >> /run/ran; echo 'no such bäcker'; exit 3")
+    add_hook(guest, "20-second-time", "test -e /run/once || { touch /run/once; exit 1; }")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    assert SETTLED.format(1, 1, 1, 0) in overseer.settled(FAILED)
+    assert guest.run("cat /run/ran") == "try\n" * 3
+    for _ in range(2):
+        status = json.loads(guest.run("sysgenid status --json"))
+        assert (status["state"], status["hooks_done"], status["hooks_failed"]) == ("failed", 1, 1)
+        assert status["failures"] == [{"kind": "hook", "name": "10-fails", "attempts": 3,
+                                       "reason": "exit status 3"}]
+        assert status["output"] == {"10-fails": "no such bäcker\n"}
+        said = guest.run("sysgenid status")
+        assert "failed        hook 10-fails: exit status 3 (attempts: 3)" in said
+        assert "              | no such bäcker\n" in said
+        nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups"
+        assert "bäcker" not in guest.run(f"{nobody} sysgenid status")
+        assert "(hooks: 1 done, 1 failed; other failures: 0)" in guest.run(
+            "systemctl show -P StatusText sysgenidd") or _
+        guest.run("systemctl is-active sysgenid-failed.target")
+        guest.run("systemctl is-failed sysgenid-hook-10-fails.service")
+        guest.run("systemctl restart sysgenidd")
+    guest.run(f"rm {HOOKS}/10-fails; sysgenid trigger")
+    overseer.settled()
+    assert guest.status("systemctl is-active sysgenid-failed.target") != 0
+
+
+def test_hooks_are_listed_dry_run_and_run_by_name(guest):
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /run/ran")
+    add_hook(guest, "20-fails", "exit 4")
+    add_hook(guest, "30-open", "touch /run/wrong", "757")
+    listed = guest.run("sysgenid hooks")
+    assert f"10-hook                 {HOOKS}/10-hook\n" in listed
+    assert "30-open                 refused: " in listed
+    assert [hook["name"] for hook in json.loads(guest.run("sysgenid hooks --json"))] == [
+        "10-hook", "20-fails", "30-open"]
+    said = guest.run("sysgenid hooks run --dry-run 10-hook")
+    assert f"10-hook would be run: {HOOKS}/10-hook, in sysgenid-hook-10-hook.service" in said
+    guest.run("! test -e /run/ran; sysgenid hooks run 10-hook")
+    assert guest.run("cat /run/ran") == "0\n"
+    program = guest.start("sysgenid hooks run 20-fails")
+    assert program.wait() == 1 and "hook 20-fails failed: exit status 4" in program.output
+    assert guest.status("sysgenid hooks run 30-open") == 1
+    program = guest.start("sysgenid hooks run 40-none")
+    assert program.wait() == 2 and "there is no hook 40-none" in program.output
 
 
 def test_what_hooks_leave_running_is_ended(guest):
     add_hook(guest, "10-ignores-term", "(trap '' TERM; exec sleep 1001) & sleep 1002")
-    add_hook(guest, "20-daemon", "setsid sleep 1003 & sleep 1004")
-    overseer = Overseer(guest, "--hook-timeout=1")
+    add_hook(guest, "20-daemon", "setsid sleep 1003 & setsid setsid sleep 1004 & exit 0")
+    overseer = Overseer(guest, "--hook-timeout=1 --hook-attempts=1")
     guest.run("sysgenid trigger")
-    said = overseer.settled(1)
-    assert "which were killed" not in said, "it is no news of a hook that was ended"
-    assert "(hooks: 0 done, 2 failed)" in said
-    assert "sleep 100" not in guest.run("ps")
+    assert SETTLED.format(1, 1, 1, 0) in overseer.settled(FAILED)
+    assert "sleep 100" not in guest.run("ps ax")
 
 
-def test_what_ends_soon_after_its_hook_may_and_the_rest_is_killed(guest):
-    # Has something to say when the hook has ended.
-    add_hook(guest, "10-filter", "(read -r line < /tmp/hook; echo the last words) &"
-             "exec 3> /tmp/hook")
-    add_hook(guest, "20-leaves", "sleep 1005 & setsid setsid sleep 1006 & exit 0")
-    overseer = Overseer(guest)
-    guest.run("mkfifo /tmp/hook; sysgenid trigger")
-    said = overseer.settled(1)
-    assert "hook 10-filter: the last words" in said
-    assert "hook 20-leaves has left 2 processes running, which were killed" in said
-    assert said.count("which were killed") == 1
-    assert "(hooks: 2 done, 0 failed)" in said
-    assert "sleep 100" not in guest.run("ps")
-
-
-def test_a_hook_is_ended_though_its_children_can_not_be_found(guest):
-    add_hook(guest, "10-long", "exec sleep 1000")
-    overseer = Overseer(guest, "--hook-timeout=1")
-    guest.run("mkdir /tmp/none; pid=$(pidof sysgenidd);"
-              "mount --bind /tmp/none /proc/$pid/task/$pid; sysgenid trigger")
-    said = overseer.settled(1)
-    assert ("what hook 10-long has left running is not known: /proc/thread-self/children: "
-            "No such file or directory") in said
-    assert "[sleep]" not in guest.run("ps"), "it is left unburied"
-
-
-def test_a_hook_that_can_not_be_killed_does_not_stop_the_others(guest):
-    freezer = "/tmp/freezer/hook"
-    guest.run("mkdir /tmp/freezer && mount -t cgroup -o freezer none /tmp/freezer &&"
-              f"mkdir {freezer}")
-    add_hook(guest, "10-stuck", f"echo $$ > {freezer}/cgroup.procs;"
-             f"echo FROZEN > {freezer}/freezer.state; touch /tmp/wrong")
-    add_hook(guest, "20-good", "touch /tmp/right")
-    overseer = Overseer(guest, "--hook-timeout=1")
-    guest.run("sysgenid trigger")
-    said = overseer.settled(1)
-    assert "which hook 10-stuck or one before it has started, can't be killed" in said
-    assert "(hooks: 1 done, 1 failed)" in said
-    guest.run("test -e /tmp/right && ! test -e /tmp/wrong")
-    guest.run(f"echo THAWED > {freezer}/freezer.state;"
-              f"until ! grep -q . {freezer}/cgroup.procs; do sleep 0.02; done")
-    assert overseer.end() == 0
-
-
-@pytest.mark.parametrize("mode, fault", [
-    ("777", "everybody"), ("775", "a group, or whom an access control list names,")])
-def test_a_folder_that_others_can_write_to_is_refused(guest, mode, fault):
-    add_hook(guest, "10-hook", "touch /tmp/wrong")
-    folder = HOOKS.rpartition("/")[0]
-    guest.run(f"chmod {mode} {folder}")
+def test_hooks_are_ended_by_a_broken_pipe(guest):
+    add_hook(guest, "10-pipe", "(yes; echo $? > /run/status) | head -n 1")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    said = overseer.settled(1)
-    assert f"no hook of {HOOKS} is run: {fault} can write to {folder}\n" in said
-    assert "(hooks: 0 done, 1 failed)" in said
-    guest.run("! test -e /tmp/wrong")
+    overseer.settled()
+    assert guest.run("cat /run/status") == f"{128 + 13}\n"
 
 
-def test_a_folder_that_is_a_dangling_link_is_reported_and_a_missing_one_is_not(guest):
-    guest.run(f"rmdir {HOOKS}")
+@pytest.mark.parametrize("mode, fault", [("777", "everybody"), ("775", "a group or ACL entry")])
+def test_a_directory_that_others_can_write_to_is_refused(guest, mode, fault):
+    add_hook(guest, "10-hook", "touch /run/wrong")
+    directory = HOOKS.rpartition("/")[0]
+    guest.run(f"chmod {mode} {directory}")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    assert "generation 1 settled (hooks: 0 done, 0 failed)" in overseer.settled(1)
+    said = overseer.settled(FAILED)
+    assert f"no hook of {HOOKS} is run: {directory} is writable by {fault}\n" in said
+    assert SETTLED.format(1, 0, 1, 0) in said
+    guest.run("! test -e /run/wrong")
+
+
+def test_a_directory_that_is_a_dangling_link_is_reported_and_a_missing_one_is_not(guest):
+    guest.run(f"rm -r {HOOKS}")
+    overseer = Overseer(guest)
+    guest.run("sysgenid trigger")
+    assert SETTLED.format(1, 0, 0, 0) in overseer.settled()
     guest.run(f"ln -s /nowhere {HOOKS}; sysgenid trigger")
-    said = overseer.settled(2)
+    said = overseer.settled(FAILED)
     assert f"no hook of {HOOKS} is run: No such file or directory\n" in said
-    assert "generation 2 settled (hooks: 0 done, 1 failed)" in said
+    assert SETTLED.format(2, 0, 1, 0) in said
 
+
+# Restarts
 
 def test_a_restart_neither_repeats_nor_loses_a_generation(guest):
-    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran")
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION $SYSGENID_PREVIOUS_GENERATION >> /run/ran")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    overseer.settled(1)
-    assert overseer.end() == 0
-    overseer = Overseer(guest)
-    assert overseer.end("KILL") == 137
+    overseer.settled()
+    overseer.end()
     guest.run("sysgenid trigger; sysgenid trigger")
+    assert guest.status("sysgenid wait-watchers --timeout=0.5") == TIMEOUT
     overseer = Overseer(guest)
-    overseer.settled(3)
-    assert guest.run("cat /tmp/ran") == "1\n3\n"
+    overseer.settled()
+    assert guest.run("cat /run/ran") == "1 0\n3 1\n"
 
 
 def in_the_second_hook(guest) -> Overseer:
-    """Generation 1; that hook does not end before there is /tmp/go."""
-    add_hook(guest, "10-done", "echo done >> /tmp/ran")
-    add_hook(guest, "20-cut", "echo cut >> /tmp/ran; test -e /tmp/go || sleep 1000")
+    """Generation 1; that hook does not end before there is /run/go."""
+    add_hook(guest, "10-done", "echo done >> /run/ran")
+    add_hook(guest, "20-cut", "echo cut >> /run/ran; test -e /run/go || sleep 1000")
     overseer = Overseer(guest)
-    guest.run("sysgenid trigger; until grep -q cut /tmp/ran; do sleep 0.02; done")
+    guest.run("sysgenid trigger; until grep -q cut /run/ran; do sleep 0.1; done")
     return overseer
 
 
-def test_killed_between_hooks_it_goes_on_with_the_one_it_was_at(guest):
-    add_hook(guest, "30-late", "echo late >> /tmp/ran")
-    in_the_second_hook(guest).end("KILL")
-    guest.run("touch /tmp/go")
-    Overseer(guest).settled(1)
-    assert guest.run("cat /tmp/ran") == "done\ncut\ncut\nlate\n"
-
-
-def test_the_status_says_settled_when_it_is(guest):
-    add_hook(guest, "10-hook", "echo ran >> /tmp/ran; until test -e /tmp/go; do sleep 0.02; done")
-    # As good as systemd for writing down what it is told.
-    guest.run("syslogd -O /tmp/status && until test -S /dev/log; do sleep 0.02; done")
-    overseer = Overseer(guest, environment="NOTIFY_SOCKET=/dev/log")
-    guest.run("sysgenid trigger; until test -e /tmp/ran; do sleep 0.02; done")
-    overseer.end("KILL")
-    Overseer(guest, environment="NOTIFY_SOCKET=/dev/log")
-    guest.run("touch /tmp/go; until grep -q '1 settled' /tmp/status; do sleep 0.02; done")
-    assert re.findall(r"STATUS=(.*)", guest.run("cat /tmp/status")) == [
-        "generation 0 settled", "generation 1: running hooks", "generation 1: running hooks",
-        "generation 1: waiting for watchers", "generation 1 settled (hooks: 1 done, 0 failed)"]
+@pytest.mark.parametrize("how", ["end", "kill"])
+def test_cut_short_between_hooks_it_goes_on_with_the_one_it_was_at(guest, how):
+    add_hook(guest, "30-late", "echo late >> /run/ran")
+    overseer = in_the_second_hook(guest)
+    guest.run(f"sed -i 's/test -e/touch \\/run\\/go; test -e/' {HOOKS}/20-cut")
+    getattr(overseer, how)()
+    if how == "end":
+        assert "sleep 1000" not in guest.run("ps ax"), "it has to end its hook too"
+        guest.run("systemctl start sysgenidd")
+    assert SETTLED.format(1, 3, 0, 0) in overseer.settled()
+    assert guest.run("cat /run/ran") == "done\ncut\ncut\nlate\n"
 
 
 def reboot(guest) -> None:
     """As far as sysgenidd can tell."""
+    guest.run("systemctl stop sysgenidd; rm -rf /run/sysgenid", 60)
     guest.unload_modules()
-    guest.run("cat /proc/sys/kernel/random/uuid > /run/boot_id &&"
+    guest.run("cat /proc/sys/kernel/random/uuid > /run/boot_id;"
+              "umount /proc/sys/kernel/random/boot_id;"
               "mount --bind /run/boot_id /proc/sys/kernel/random/boot_id")
     guest.load_modules()
 
 
 def test_what_had_not_settled_before_a_reboot_goes_on_after_it(guest):
-    add_hook(guest, "30-late", "echo late $SYSGENID_GENERATION >> /tmp/ran")
+    add_hook(guest, "30-late", "echo late $SYSGENID_GENERATION >> /run/ran")
     in_the_second_hook(guest).end()
     reboot(guest)
-    guest.run("touch /tmp/go")
+    guest.run("touch /run/go")
     overseer = Overseer(guest)
-    said = overseer.settled(0)
+    said = overseer.settled()
     assert "generation 1 did not settle before the restart of the system" in said
-    assert guest.run("cat /tmp/ran") == "done\ncut\ncut\nlate 0\n"
-    overseer.end()
+    assert guest.run("cat /run/ran") == "done\ncut\ncut\nlate 0\n"
     reboot(guest)
-    assert "settle" not in Overseer(guest).program.output, "it had settled before"
-    assert guest.run("cat /tmp/ran") == "done\ncut\ncut\nlate 0\n"
-
-
-def test_a_clone_that_had_not_settled_is_cloned_after_a_reboot(guest):
-    in_the_second_hook(guest).end("KILL")
-    reboot(guest)
-    guest.run("touch /tmp/go; sysgenid trigger")
-    Overseer(guest).settled(1)
-    assert guest.run("cat /tmp/ran") == "done\ncut\ndone\ncut\n"
+    Overseer(guest).settled()
+    assert guest.run("cat /run/ran") == "done\ncut\ncut\nlate 0\n", "it had settled before"
 
 
 def test_a_hook_that_ends_the_overseer_each_time_is_given_up(guest):
-    add_hook(guest, "10-done", "echo done >> /tmp/ran")
-    add_hook(guest, "20-deadly", "echo deadly >> /tmp/ran; kill -KILL $PPID")
-    add_hook(guest, "30-late", "echo late >> /tmp/ran")
+    add_hook(guest, "10-done", "echo done >> /run/ran")
+    add_hook(guest, "20-deadly", "echo deadly >> /run/ran;"
+             "systemctl kill -s KILL --kill-whom=main sysgenidd; sleep 1000")
+    add_hook(guest, "30-late", "echo late >> /run/ran")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    assert overseer.program.wait() == 137
-    for _ in range(2):
-        assert guest.start("sysgenidd").wait() == 137
-    said = Overseer(guest).settled(1)
-    assert "hook 20-deadly is not run again, as it was cut short 3 times" in said
-    assert "(hooks: 1 done, 1 failed)" in said
-    assert guest.run("cat /tmp/ran") == "done\ndeadly\ndeadly\ndeadly\nlate\n"
-
-
-def test_a_deadly_hooks_attempts_are_not_those_of_the_next(guest):
-    add_hook(guest, "20-deadly", "kill -KILL $PPID")
-    add_hook(guest, "30-late", "echo late >> /tmp/ran")
-    overseer = Overseer(guest)
-    guest.run("sysgenid trigger")
-    assert overseer.program.wait() == 137
-    for _ in range(2):
-        assert guest.start("sysgenidd").wait() == 137
-    guest.run(f"rm {HOOKS}/20-deadly")
-    assert "(hooks: 1 done, 0 failed)" in Overseer(guest).settled(1)
-    assert guest.run("cat /tmp/ran") == "late\n"
-
-
-def test_asked_to_end_it_ends_its_hook_too(guest):
-    add_hook(guest, "10-long", "echo began; sleep 1000")
-    overseer = Overseer(guest)
-    guest.run("sysgenid trigger")
-    overseer.program.wait_for("began")
-    assert overseer.end() == 0
-    assert "sleep 1000" not in guest.run("ps")
+    said = overseer.settled(FAILED)
+    assert "hook 20-deadly failed after 3 attempts: it was cut short each time" in said
+    assert SETTLED.format(1, 2, 1, 0) in said
+    assert guest.run("cat /run/ran") == "done\ndeadly\ndeadly\ndeadly\nlate\n"
 
 
 def test_a_generation_that_comes_while_hooks_run_is_dealt_with_too(guest):
-    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran;"
-             "until test -e /tmp/go; do sleep 0.02; done")
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION $SYSGENID_PREVIOUS_GENERATION >> /run/ran;"
+             "until test -e /run/go; do sleep 0.1; done")
     overseer = Overseer(guest)
-    guest.run("sysgenid trigger; until grep -q 1 /tmp/ran; do sleep 0.02; done;"
-              "sysgenid trigger; touch /tmp/go")
-    assert "generation 1 did not settle before generation 2" in overseer.settled(2)
-    assert guest.run("cat /tmp/ran") == "1\n2\n"
+    guest.run("sysgenid trigger; until grep -q 1 /run/ran; do sleep 0.1; done;"
+              "sysgenid trigger; touch /run/go")
+    assert "generation 1 did not settle before generation 2" in overseer.settled()
+    assert guest.run("cat /run/ran") == "1 0\n2 0\n"
 
 
-def test_the_module_in_use_stays_and_a_reloaded_one_starts_anew(guest):
-    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran")
+def test_the_module_in_use_stays_and_a_stopped_service_lets_it_go(guest):
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /run/ran")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    overseer.settled(1)
+    overseer.settled()
     guest.unload_backend()
     assert guest.status("rmmod sysgenid") != 0
-    guest.run("sysgenid trigger")
-    overseer.settled(2)
     overseer.end()
     guest.run("rmmod sysgenid")
-    gone = guest.start("sysgenidd")
-    assert gone.wait() == 3 and "module not loaded: modprobe vmgenid" in gone.output
+    program = guest.start("sysgenidd")
+    assert program.wait() == 3 and "not loaded: modprobe vmgenid" in program.output
     guest.load_modules()
+    guest.run("sysgenid trigger")
+    Overseer(guest).settled()
+    assert guest.run("cat /run/ran") == "1\n1\n"
+
+
+# The disk
+
+def make_disk(guest, mount: str = "") -> None:
+    """A file system of its own for the state."""
+    guest.run(f"mkdir -p {STATE_FOLDER}; mount -t tmpfs {mount} tmpfs {STATE_FOLDER}")
+
+
+def test_a_full_disk_is_a_failure_and_does_not_stop_it(guest):
+    add_hook(guest, "10-hook", "touch /run/ran")
+    guest.run("systemctl stop sysgenidd; rm -rf /var/lib/sysgenid")
+    make_disk(guest, "-o size=4k")
+    guest.run(f"echo full > {STATE_FOLDER}/fill")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    overseer.settled(1)
-    assert guest.run("cat /tmp/ran") == "1\n2\n1\n"
-
-
-def test_a_device_file_that_is_gone_is_reported_once_and_waited_for(guest):
-    overseer = Overseer(guest, "--watchers-timeout=1")
-    watcher = guest.start("sysgenid run -- false")
-    guest.run("until grep -q 1 /sys/class/misc/sysgenid/watchers; do sleep 0.02; done;"
-              "mkdir /dev/away; mv /dev/sysgenid /dev/away/;"
-              "SYSGENID_DEVICE=/dev/away/sysgenid sysgenid trigger")
-    overseer.program.wait_for("still waits for sysgenid")
-    guest.run("mv /dev/away/sysgenid /dev/")
-    watcher.kill()
-    assert overseer.settled(1).count("waiting for watchers: No such file or directory\n") == 1
-
-
-@pytest.mark.parametrize("hook, folder", [("20-ssh-host-keys", "/etc/ssh"),
-                                          ("30-machine-id", "/etc")])
-def test_a_shipped_hook_that_is_cut_short_leaves_nothing_behind(guest, hook, folder):
-    guest.run("mkdir -p /usr/sbin /etc/ssh; echo old > /etc/ssh/ssh_host_rsa_key;"
-              f"echo old > /etc/machine-id; ln -s {SHIPPED_HOOKS}/{hook} {HOOKS}/;"
-              "printf '#!/bin/sh\nexec cat /proc/sys/kernel/random/uuid > $7' >"
-              "/usr/sbin/ssh-keygen; printf '#!/bin/sh\n' > /usr/sbin/systemctl;"
-              f"chmod 755 /usr/sbin/*; ls -A {folder} > /run/before")
-    # From here on no hook gets further than what it needs this for.
-    guest.run("mkfifo /run/uuid && mount --bind /run/uuid /proc/sys/kernel/random/uuid")
-    begun = f"until ! ls -A {folder} | cmp -s - /run/before; do sleep 0.02; done"
-    overseer = Overseer(guest)
-    guest.run(f"sysgenid trigger; {begun}")
-    overseer.end()
-    assert guest.run(f"ls -A {folder}") == guest.run("cat /run/before")
-    overseer = Overseer(guest)
-    guest.run(begun)
-    guest.run("overseer=$(pidof sysgenidd); read -r hook < /proc/$overseer/task/$overseer/children;"
-              "kill -KILL $overseer -$hook")
-    overseer.program.wait()
-    guest.run("umount /proc/sys/kernel/random/uuid")
-    Overseer(guest).settled(1)
-    assert guest.run(f"ls -A {folder}") == guest.run("cat /run/before")
-
-
-def test_a_full_disk_is_reported_and_does_not_stop_it(guest):
-    add_hook(guest, "10-hook", f"set -e; echo much > {STATE_FOLDER}/file")
-    add_hook(guest, "20-hook", "touch /tmp/ran")
-    guest.run(f"mkdir -p {STATE_FOLDER} && mount -t tmpfs -o size=4k tmpfs {STATE_FOLDER} &&"
-              f"echo full > {STATE_FOLDER}/fill")
-    overseer = Overseer(guest)
-    guest.run("sysgenid trigger")
-    said = overseer.settled(1)
+    said = overseer.settled(FAILED)
     assert f"{STATE} can't be written (No space left on device)" in said
-    assert "hook 10-hook failed" in said
-    guest.run("test -e /tmp/ran")
+    guest.run("test -e /run/ran")
 
 
 def test_a_disk_that_fills_up_later_is_no_obstacle(guest):
-    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran")
-    guest.run(f"mkdir -p {STATE_FOLDER} && mount -t tmpfs -o size=8k tmpfs {STATE_FOLDER}")
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /run/ran")
+    guest.run("systemctl stop sysgenidd")
+    make_disk(guest, "-o size=8k")
     overseer = Overseer(guest)
-    guest.run(f"! cat /dev/zero > {STATE_FOLDER}/fill")
+    guest.run(f"! cat /dev/zero > {STATE_FOLDER}/fill; sysgenid trigger")
+    assert "can't be written" not in overseer.settled()
+    guest.run("systemctl restart sysgenidd")
+    overseer.settled()
+    assert guest.run("cat /run/ran") == "1\n"
+
+
+def test_a_read_only_var_keeps_nobody_from_overseeing(guest):
+    add_hook(guest, "10-hook", "touch /run/ran")
+    guest.run("systemctl stop sysgenidd; rm -rf /var/lib/sysgenid;"
+              "mount --bind /var/lib /var/lib; mount -o remount,ro,bind /var/lib")
+    overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    assert "can't be written" not in overseer.settled(1)
-    overseer.end()
-    overseer = Overseer(guest)
-    overseer.end()
-    assert guest.run("cat /tmp/ran") == "1\n"
+    assert "can't be written (No such file or directory)" in overseer.settled(FAILED)
+    guest.run("test -e /run/ran")
 
 
 def test_a_damaged_state_is_as_none(guest):
-    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /tmp/ran")
-    guest.run(f"sysgenid trigger; mkdir -p {STATE_FOLDER};"
-              f"head -c 1024 /dev/urandom > {STATE}")
-    Overseer(guest).settled(1)
-    assert guest.run("cat /tmp/ran") == "1\n"
+    add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /run/ran")
+    guest.run("systemctl stop sysgenidd; sysgenid trigger;"
+              f"mkdir -p {STATE_FOLDER}; head -c 1024 /dev/urandom > {STATE}")
+    Overseer(guest).settled()
+    assert guest.run("cat /run/ran") == "1\n"
 
+
+# The command line
 
 @pytest.mark.parametrize("options", ["--frobnicate", "more", "--hook-timeout=0",
-                                     "--watchers-timeout=soon"])
+                                     "--watchers-timeout=soon", "--hook-attempts=0"])
 def test_bad_usage_is_named(guest, options):
     program = guest.start(f"sysgenidd {options}")
     assert program.wait() == 2
     assert program.output
+
+
+def test_help_and_version_explain(guest):
+    assert "Oversees what has to be done" in guest.run("sysgenidd --help")
+    assert guest.run("sysgenidd --version").startswith("sysgenidd 1.")
+    assert guest.run("sysgenid --version").startswith("sysgenid 1.")
+
+
+def test_a_journal_of_others_is_not_taken_for_stderr(guest):
+    guest.run("systemctl stop sysgenidd")
+    program = guest.start("cd /; mv /dev/sysgenid /dev/away; JOURNAL_STREAM=1:2 sysgenidd")
+    assert program.wait() == 3 and "there is no /dev/sysgenid here" in program.output

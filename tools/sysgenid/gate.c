@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * sysgenid gate: lets the host know, by a virtio-serial port, whether the system
+ * has settled, as one line of JSON for each state.
+ *
+ * What was written before a snapshot may reach the host of a clone. So the host
+ * sends a line of its choice, the nonce, and each line that was made after that
+ * carries it: with a nonce chosen after the restore, so is the line's truth.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <sysgenid.h>
+
+#include "command.h"
+#include "system.h"
+#include "text.h"
+
+#define PORT		"/dev/virtio-ports/org.sysgenid.gate"
+#define NONCE_SIZE	129
+
+/**
+ * struct gate - the port to the host
+ * @port: the port's descriptor
+ * @input: what the host has sent since its last line's end
+ * @length: the length of @input; over NONCE_SIZE the line is ignored
+ * @nonce: the last line, or empty
+ * @sent: the last line that was sent
+ */
+struct gate {
+	int port;
+	char input[NONCE_SIZE];
+	size_t length;
+	char nonce[NONCE_SIZE];
+	char *sent;
+};
+
+static void take_byte(struct gate *gate, char byte)
+{
+	if (byte != '\n') {
+		if (gate->length < NONCE_SIZE)
+			gate->input[gate->length] = byte;
+		gate->length += gate->length < NONCE_SIZE;
+		return;
+	}
+	if (gate->length < NONCE_SIZE) {
+		memcpy(gate->nonce, gate->input, gate->length);
+		gate->nonce[gate->length] = '\0';
+		clean_text(gate->nonce, gate->length);
+		/* It is asked, even if the answer is as it was. */
+		free(gate->sent);
+		gate->sent = NULL;
+	}
+	gate->length = 0;
+}
+
+static void read_port(struct gate *gate)
+{
+	char bytes[256];
+	ssize_t count;
+
+	while ((count = read(gate->port, bytes, sizeof(bytes))) > 0)
+		for (ssize_t i = 0; i < count; i++)
+			take_byte(gate, bytes[i]);
+}
+
+/*
+ * The record is read first and the hardware is looked at afterwards: if both
+ * agree on the generation, the record was true at that moment.
+ */
+static json_object *make_line(const struct gate *gate)
+{
+	static const char * const names[] = { "hook", "failures" };
+	json_object *line = json_object_new_object(), *record = read_record();
+	json_object *value = NULL;
+	uint64_t generation = get_generation(), recorded;
+	const char *state = "unknown";
+
+	if (record)
+		state = json_get_generation(json_object_object_get(record, "generation"),
+					    &recorded) && recorded == generation ?
+			json_object_get_string(json_object_object_get(record, "state")) :
+			"pending";
+	json_object_object_add(line, "generation", json_generation(generation));
+	json_object_object_add(line, "state", json_object_new_string(state ? state : "unknown"));
+	for (size_t i = 0; record && strcmp(state, "pending") && i < 2; i++)
+		if (json_object_object_get_ex(record, names[i], &value))
+			json_object_object_add(line, names[i], json_object_get(value));
+	if (gate->nonce[0])
+		json_object_object_add(line, "nonce", json_object_new_string(gate->nonce));
+	json_object_put(record);
+	return line;
+}
+
+/* Where the host does not listen, the next event tries with what is true then. */
+static void write_state(struct gate *gate)
+{
+	json_object *object = make_line(gate);
+	char *line = NULL;
+	ssize_t length;
+
+	if (asprintf(&line, "%s\n", json_line(object)) < 0)
+		abort();
+	json_object_put(object);
+	length = strlen(line);
+	if (gate->sent && !strcmp(gate->sent, line)) {
+		free(line);
+		return;
+	}
+	free(gate->sent);
+	gate->sent = NULL;
+	if (write(gate->port, line, length) == length)
+		gate->sent = line;
+	else
+		free(line);
+}
+
+static void drain(int fd)
+{
+	char bytes[4096];
+
+	while (read(fd, bytes, sizeof(bytes)) > 0)
+		;
+}
+
+/* A descriptor that is readable when something may have changed. */
+static int open_changes(const struct gate *gate, int *inotify)
+{
+	/* Edges: a host that does not listen would keep the port ready. */
+	struct epoll_event edge = {
+		.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.fd = gate->port
+	};
+	int changes = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event level = { .events = EPOLLIN };
+
+	*inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	mkdir(RUN_DIRECTORY, 0755);
+	level.data.fd = *inotify;
+	if (changes < 0 || *inotify < 0 ||
+	    inotify_add_watch(*inotify, RUN_DIRECTORY, IN_MOVED_TO | IN_DELETE) < 0 ||
+	    epoll_ctl(changes, EPOLL_CTL_ADD, gate->port, &edge) ||
+	    epoll_ctl(changes, EPOLL_CTL_ADD, *inotify, &level))
+		die(EXIT_ERROR, "watching %s and the port: %s", RUN_DIRECTORY,
+		    strerror(errno));
+	return changes;
+}
+
+int do_gate(const struct options *options)
+{
+	const char *path = options->command[0] ? options->command[0] : PORT;
+	struct gate gate = { .port = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC) };
+	struct sysgenid_watcher *watcher;
+	struct pollfd polled[2] = {{ .events = POLLIN }, { .events = POLLIN }};
+	struct epoll_event event;
+	uint64_t generation;
+	int inotify;
+
+	if (gate.port < 0)
+		die(errno == EACCES ? EXIT_PERMISSION : EXIT_ERROR,
+		    "the port %s can't be opened: %s", path, strerror(errno));
+	need_source();
+	watcher = sysgenid_watcher_new(0);
+	if (!watcher)
+		die(EXIT_ERROR, "watching the generation: %s", strerror(errno));
+	polled[0].fd = sysgenid_watcher_fd(watcher);
+	polled[1].fd = open_changes(&gate, &inotify);
+	for (;;) {
+		read_port(&gate);
+		write_state(&gate);
+		poll(polled, 2, -1);
+		while (epoll_wait(polled[1].fd, &event, 1, 0) == 1 &&
+		       event.data.fd == inotify)
+			drain(inotify);
+		while (sysgenid_watcher_wait(watcher, 0, &generation) == 1)
+			sysgenid_watcher_ack(watcher, generation);
+	}
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What others can read of the overseer's work: sysgenid(8), and with it the
+ * host. Everybody may read it, but for the output of hooks.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "overseer.h"
+#include "system.h"
+#include "text.h"
+
+static const char * const phases[] = { "hooks", "units", "watchers", "settled" };
+
+static json_object *failures, *outputs;
+
+/* Written beside, then moved: a reader never sees half of it. */
+static void publish(const char *path, mode_t mode, json_object *object)
+{
+	char new[PATH_MAX];
+	FILE *file;
+
+	snprintf(new, sizeof(new), "%s.new", path);
+	unlink(new);
+	file = fopen(new, "wxe");
+	if (file) {
+		fchmod(fileno(file), mode);
+		fprintf(file, "%s\n", json_line(object));
+		if (!fflush(file) && !ferror(file) && !rename(new, path)) {
+			fclose(file);
+			return;
+		}
+	}
+	report(LOG_ERR, "state-lost", 0, NULL, "%s can't be written: %s", path,
+	       strerror(errno));
+	if (file)
+		fclose(file);
+	/* Nobody is to take an old one for true. */
+	unlink(path);
+}
+
+static const char *phase_name(const struct state *state)
+{
+	return state->phase == PHASE_SETTLED && state->failed + state->faults ?
+	       "failed" : phases[state->phase];
+}
+
+void record_publish(const struct state *state, const char *hook)
+{
+	json_object *record = json_object_new_object();
+	char key[COUNTER_KEY_SIZE];
+
+	counter_key(key);
+	json_object_object_add(record, "generation",
+			       json_generation(state->generation));
+	json_object_object_add(record, "state",
+			       json_object_new_string(phase_name(state)));
+	if (hook)
+		json_object_object_add(record, "hook",
+				       json_object_new_string(hook));
+	json_object_object_add(record, "hooks_done",
+			       json_object_new_int(state->done));
+	json_object_object_add(record, "hooks_failed",
+			       json_object_new_int(state->failed));
+	json_object_object_add(record, "failures", json_object_get(failures));
+	json_object_object_add(record, "counter", json_object_new_string(key));
+	publish(STATUS_PATH, 0644, record);
+	json_object_put(record);
+}
+
+void record_failure(const char *kind, const char *name, const char *reason,
+		    unsigned int attempts, const char *output)
+{
+	json_object *failure = json_object_new_object();
+
+	json_object_object_add(failure, "kind", json_object_new_string(kind));
+	json_object_object_add(failure, "name", json_object_new_string(name));
+	json_object_object_add(failure, "reason", json_object_new_string(reason));
+	json_object_object_add(failure, "attempts", json_object_new_int(attempts));
+	json_object_array_add(failures, failure);
+	if (output) {
+		json_object_object_add(outputs, name,
+				       json_object_new_string(output));
+		publish(OUTPUT_PATH, 0600, outputs);
+	}
+}
+
+void record_clear(void)
+{
+	json_object_put(failures);
+	json_object_put(outputs);
+	failures = json_object_new_array();
+	outputs = json_object_new_object();
+	unlink(OUTPUT_PATH);
+}
+
+/* The failures that were recorded for this generation before a restart. */
+static json_object *read_failures(const struct state *state)
+{
+	json_object *record = read_record(), *value = NULL;
+	uint64_t generation;
+
+	if (record && json_object_object_get_ex(record, "generation", &value) &&
+	    json_get_generation(value, &generation) &&
+	    generation == state->generation)
+		value = json_object_get(json_object_object_get(record, "failures"));
+	else
+		value = NULL;
+	json_object_put(record);
+	return value;
+}
+
+void record_open(const struct state *state)
+{
+	mkdir(RUN_DIRECTORY, 0755);
+	failures = read_failures(state);
+	outputs = json_object_from_file(OUTPUT_PATH);
+	if (!failures)
+		record_clear();
+	if (!outputs)
+		outputs = json_object_new_object();
+}
