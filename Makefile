@@ -36,7 +36,7 @@ install-modules: modules ## the modules only (below INSTALL_MOD_PATH), and run d
 	depmod -b "$(INSTALL_MOD_PATH)/" $(RELEASE)
 	install -D -m 644 tools/sysgenid/modprobe.conf "$(INSTALL_MOD_PATH)/lib/modprobe.d/sysgenid.conf"
 
-install-user: ## the library, the command and the overseer only; needs libsystemd-dev and libjson-c-dev
+install-user: ## the library, the command and the overseer only; needs libsystemd-dev, libjson-c-dev, libgcrypt20-dev
 	$(MAKE) -C tools/lib/sysgenid install OUTPUT=$(CURDIR)/build/lib
 	$(MAKE) -C tools/sysgenid install
 

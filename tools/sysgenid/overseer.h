@@ -20,6 +20,9 @@ enum phase {
 	PHASE_SETTLED
 };
 
+/* A key and a digest, in hexadecimal. */
+#define IDENTITY_SIZE	(2 * (16 + 32) + 1)
+
 /**
  * struct state - what is kept across restarts
  * @generation: the generation that @phase describes
@@ -29,6 +32,7 @@ enum phase {
  * @done: hooks that succeeded
  * @failed: hooks that failed
  * @faults: other failures: units, and a state that could not be saved
+ * @identity: of the hardware that it last settled with, or empty
  * @hook: in PHASE_HOOKS, the last hook that was dealt with, or empty
  * @tried: the hook that was started last, or empty
  */
@@ -40,6 +44,7 @@ struct state {
 	unsigned int done;
 	unsigned int failed;
 	unsigned int faults;
+	char identity[IDENTITY_SIZE];
 	char hook[NAME_MAX + 1];
 	char tried[NAME_MAX + 1];
 };
@@ -103,6 +108,24 @@ unsigned long tracked_others(void);
 
 /* Acknowledges; false: there is a newer generation. */
 bool tracked_acknowledge(uint64_t generation);
+
+/* The descriptor; -1: the generation is VMClock's. */
+int tracked_fd(void);
+
+/*
+ * identity.c: does the system run where it last settled?
+ */
+
+enum identity {
+	IDENTITY_UNKNOWN,	/* nothing is remembered, or there is no hardware */
+	IDENTITY_SAME,
+	IDENTITY_OTHER
+};
+
+/* Remembers the hardware's identifier; false: there is none to be seen. */
+bool identity_make(int fd, char *identity);
+
+enum identity identity_compare(int fd, const char *identity);
 
 /*
  * systemd.c: jobs of the service manager
@@ -190,6 +213,9 @@ bool save_state(const struct state *state, enum sync sync);
 /*
  * record.c: what others can read of the overseer's work
  */
+
+/* Has an overseer published anything since the system was booted? */
+bool record_exists(void);
 
 /* Takes up the failures recorded for this generation before a restart. */
 void record_open(const struct state *state);

@@ -40,6 +40,7 @@ static void publish(const char *path, mode_t mode, json_object *object)
 	       strerror(errno));
 	if (file)
 		fclose(file);
+	unlink(new);
 	/* Nobody is to take an old one for true. */
 	unlink(path);
 }
@@ -113,6 +114,11 @@ static json_object *read_failures(const struct state *state)
 		value = NULL;
 	json_object_put(record);
 	return value;
+}
+
+bool record_exists(void)
+{
+	return !access(STATUS_PATH, F_OK);
 }
 
 void record_open(const struct state *state)

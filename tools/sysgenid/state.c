@@ -22,10 +22,10 @@
 
 #define STATE_SIZE	1024
 /* After the key. */
-#define STATE_FORMAT	"%*s %" SCNu64 " %" SCNu64 " %d %u %u %u %u %255s %255s"
+#define STATE_FORMAT	"%*s %" SCNu64 " %" SCNu64 " %d %u %u %u %u %96s %255s %255s"
 
-/* Stands for no hook, as an empty word can't be read back. */
-#define NO_HOOK		"-"
+/* Stands for what is empty, as an empty word can't be read back. */
+#define NOTHING		"-"
 
 /* The longest that the disk may take, in milliseconds: it may be frozen. */
 #define DISK_TIMEOUT	10000
@@ -33,6 +33,17 @@
 #define NOT_SYNCED	0x80
 
 const char *state_path = "/var/lib/sysgenid/state";
+
+static void read_word(char *word)
+{
+	if (!strcmp(word, NOTHING))
+		word[0] = '\0';
+}
+
+static const char *write_word(const char *word)
+{
+	return word[0] ? word : NOTHING;
+}
 
 static bool read_state(char *text, struct state *state)
 {
@@ -44,14 +55,14 @@ static bool read_state(char *text, struct state *state)
 	if (length != STATE_SIZE ||
 	    sscanf(text, STATE_FORMAT, &state->generation, &state->previous,
 		   &phase, &state->attempts, &state->done, &state->failed,
-		   &state->faults, state->hook, state->tried) != 9 ||
+		   &state->faults, state->identity, state->hook,
+		   state->tried) != 10 ||
 	    phase < PHASE_HOOKS || phase > PHASE_SETTLED)
 		return false;
 	state->phase = phase;
-	if (!strcmp(state->hook, NO_HOOK))
-		state->hook[0] = '\0';
-	if (!strcmp(state->tried, NO_HOOK))
-		state->tried[0] = '\0';
+	read_word(state->identity);
+	read_word(state->hook);
+	read_word(state->tried);
 	return true;
 }
 
@@ -59,6 +70,7 @@ void load_state(const struct state *fresh, struct state *state)
 {
 	char key[COUNTER_KEY_SIZE], text[STATE_SIZE + 1] = "";
 	bool known = read_state(text, state);
+	char identity[IDENTITY_SIZE];
 	size_t length;
 
 	counter_key(key);
@@ -66,7 +78,10 @@ void load_state(const struct state *fresh, struct state *state)
 	if (known && !strncmp(text, key, length) && text[length] == ' ')
 		return;
 	if (!known || state->phase == PHASE_SETTLED) {
+		memcpy(identity, state->identity, sizeof(identity));
 		*state = *fresh;
+		if (known)
+			memcpy(state->identity, identity, sizeof(identity));
 		return;
 	}
 	report(LOG_WARNING, "unfinished", fresh->generation, NULL,
@@ -86,6 +101,8 @@ static int write_and_sync(const char *text, enum sync sync)
 	fd = open(state_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return errno;
+	/* Earlier versions let everybody read it. */
+	fchmod(fd, 0600);
 	errno = ENOSPC;
 	if (pwrite(fd, text, STATE_SIZE, 0) != STATE_SIZE)
 		return errno;
@@ -131,11 +148,11 @@ bool save_state(const struct state *state, enum sync sync)
 	int status;
 
 	counter_key(key);
-	snprintf(text, sizeof(text), "%s %" PRIu64 " %" PRIu64 " %d %u %u %u %u %s %s",
+	snprintf(text, sizeof(text), "%s %" PRIu64 " %" PRIu64 " %d %u %u %u %u %s %s %s",
 		 key, state->generation, state->previous, state->phase,
 		 state->attempts, state->done, state->failed, state->faults,
-		 state->hook[0] ? state->hook : NO_HOOK,
-		 state->tried[0] ? state->tried : NO_HOOK);
+		 write_word(state->identity), write_word(state->hook),
+		 write_word(state->tried));
 	memset(text + strlen(text), '\n', STATE_SIZE - strlen(text));
 	status = write_in_time(text, sync);
 	if (!status)

@@ -33,6 +33,8 @@ static const char *hooks_directory = "/etc/sysgenid/hooks.d";
 static int hook_timeout = 90;
 static int hook_attempts = 3;
 static int watchers_timeout = 30;
+/* Is a system that boots with another generation ID a clone? */
+static bool cold_clones = true;
 
 static void __attribute__((format(printf, 1, 2)))
 notify_status(const char *format, ...)
@@ -301,10 +303,63 @@ static bool wait_for_watchers(uint64_t generation)
  * Generations
  */
 
+/*
+ * When the system boots, what comes after the overseer, such as the network,
+ * waits for the hooks. Later, nobody does.
+ */
+static void notify_ready(void)
+{
+	static bool ready;
+
+	if (!ready)
+		sd_notify(0, "READY=1");
+	ready = true;
+}
+
+/* Remembers where the system has settled. */
+static void remember_identity(struct state *state)
+{
+	if (identity_compare(tracked_fd(), state->identity) != IDENTITY_SAME &&
+	    !identity_make(tracked_fd(), state->identity))
+		state->identity[0] = '\0';
+}
+
+/*
+ * A system that was copied, or whose disk was rolled back, while it was off is
+ * a clone, of which no interrupt tells: it boots with another generation ID
+ * than it last settled with. A new generation makes it one like any other.
+ */
+static void look_for_cold_clone(struct state *state)
+{
+	bool other = identity_compare(tracked_fd(), state->identity) ==
+		     IDENTITY_OTHER;
+
+	if (state->phase != PHASE_SETTLED)
+		return;
+	if (other && cold_clones) {
+		report(LOG_NOTICE, "cold-clone", state->generation, NULL,
+		       "the system has another generation ID than when it last settled: "
+		       "it was copied or rolled back while it was off");
+		if (!sysgenid_trigger(0))
+			return;
+		report(LOG_WARNING, "cold-clone", state->generation, NULL,
+		       "a generation can't be started: %s", strerror(errno));
+		state->phase = PHASE_HOOKS;
+		return;
+	}
+	if (other)
+		report(LOG_NOTICE, "cold-clone", state->generation, NULL,
+		       "the system has another generation ID than when it last settled, "
+		       "which --cold-clones=no ignores");
+	if (current_generation() == state->generation)
+		remember_identity(state);
+}
+
 /* What must not be done again is saved before anybody may go on. */
 static void settle(struct state *state)
 {
 	state->phase = PHASE_SETTLED;
+	remember_identity(state);
 	if (!save_state(state, SYNC_STATE))
 		fault(state, "state", state_path, "it can't be written");
 	if (state->failed + state->faults)
@@ -340,6 +395,7 @@ static void oversee(struct state *state)
 			return;
 		enter(state, PHASE_UNITS);
 	}
+	notify_ready();
 	if (state->phase == PHASE_UNITS) {
 		if (!restart_units(state))
 			return;
@@ -352,6 +408,7 @@ static void oversee(struct state *state)
 static void begin(struct state *state, uint64_t generation)
 {
 	bool settled = state->phase == PHASE_SETTLED;
+	struct state last = *state;
 
 	if (!settled)
 		report(LOG_WARNING, "superseded", state->generation, NULL,
@@ -359,8 +416,9 @@ static void begin(struct state *state, uint64_t generation)
 		       PRIu64, state->generation, generation);
 	*state = (struct state){
 		.generation = generation,
-		.previous = settled ? state->generation : state->previous,
+		.previous = settled ? last.generation : last.previous,
 	};
+	memcpy(state->identity, last.identity, sizeof(state->identity));
 	record_clear();
 	save_state(state, SYNC_STATE);
 	set_failed_target(state, "stop");
@@ -374,10 +432,12 @@ static void oversee_all(struct state *state)
 		generation = current_generation();
 		if (generation != state->generation)
 			begin(state, generation);
-		if (state->phase != PHASE_SETTLED)
+		if (state->phase != PHASE_SETTLED) {
 			oversee(state);
-		else
+		} else {
+			notify_ready();
 			wait_event(INT64_MAX, -1);
+		}
 	}
 }
 
@@ -394,6 +454,7 @@ static void __attribute__((noreturn)) usage(int status)
 	      "  --hook-timeout=SECONDS      the longest that a hook may take; 90\n"
 	      "  --hook-attempts=N           how often a hook is started until it succeeds; 3\n"
 	      "  --watchers-timeout=SECONDS  how often to report what is waited for; 30\n"
+	      "  --cold-clones=no            another generation ID at boot is no clone\n"
 	      "  --state=FILE                its memory; /var/lib/sysgenid/state\n"
 	      "  --version                   print the version\n"
 	      "  --help                      print this\n\n"
@@ -414,6 +475,16 @@ static int parse_number(const char *option, const char *text, const char *what)
 	return number;
 }
 
+static bool parse_yes(const char *option, const char *text)
+{
+	if (strcmp(text, "yes") && strcmp(text, "no")) {
+		fprintf(stderr, "sysgenidd: --%s=%s: yes or no is needed\n", option,
+			text);
+		exit(EXIT_USAGE);
+	}
+	return !strcmp(text, "yes");
+}
+
 static void parse(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -421,6 +492,7 @@ static void parse(int argc, char **argv)
 		{ "hook-timeout", required_argument, NULL, 't' },
 		{ "hook-attempts", required_argument, NULL, 'a' },
 		{ "watchers-timeout", required_argument, NULL, 'w' },
+		{ "cold-clones", required_argument, NULL, 'c' },
 		{ "state", required_argument, NULL, 's' },
 		{ "version", no_argument, NULL, 'v' },
 		{ "help", no_argument, NULL, '?' + 256 },
@@ -438,6 +510,8 @@ static void parse(int argc, char **argv)
 		else if (option == 'w')
 			watchers_timeout = parse_number("watchers-timeout", optarg,
 							"seconds");
+		else if (option == 'c')
+			cold_clones = parse_yes("cold-clones", optarg);
 		else if (option == 's')
 			state_path = optarg;
 		else if (option == 'v')
@@ -487,6 +561,7 @@ static int start(void)
 int main(int argc, char **argv)
 {
 	struct state fresh, state = {};
+	bool boots;
 	int status;
 
 	parse(argc, argv);
@@ -495,7 +570,9 @@ int main(int argc, char **argv)
 		return status;
 	fresh = fresh_state();
 	load_state(&fresh, &state);
+	boots = !record_exists();
 	record_open(&state);
+	look_for_cold_clone(&state);
 	save_state(&state, SYNC_STATE);
 	if (current_generation() == state.generation) {
 		record_publish(&state, NULL);
@@ -505,7 +582,8 @@ int main(int argc, char **argv)
 				      state.generation);
 		}
 	}
-	sd_notify(0, "READY=1");
+	if (!boots)
+		notify_ready();
 	oversee_all(&state);
 	sd_notify(0, "STOPPING=1");
 	systemd_close();

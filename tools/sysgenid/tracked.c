@@ -68,6 +68,11 @@ int tracked_open(void)
 	return 0;
 }
 
+int tracked_fd(void)
+{
+	return tracked;
+}
+
 unsigned long tracked_others(void)
 {
 	struct pollfd own = { .fd = tracked, .events = POLLIN };

@@ -112,8 +112,8 @@ def image(kernel: Kernel) -> Path:
     return folder(kernel) / "initramfs.cpio"
 
 
-def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
-    """Adds modprobe, and the modules as `make install-modules` installs them.
+def install_modules(kernel: Kernel, scratch: Path) -> None:
+    """Installs the modules there, as `make install-modules` does.
 
     The kernel's lists of its own modules come along, as modprobe looks up
     there what is built in; its modules themselves don't.
@@ -126,6 +126,11 @@ def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
     host.run(["make", "-C", host.ROOT, "install-modules", f"KDIR={kernel.build_tree}",
               f"BUILD_DIR={folder(kernel)}", f"INSTALL_MOD_PATH={scratch}"],
              "installing the modules")
+
+
+def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
+    """Adds modprobe, and the modules as installed."""
+    install_modules(kernel, scratch)
     for folder_name in ("lib/modules", "lib/modprobe.d"):
         image.tree(folder_name, scratch / folder_name)
     return image.kmod()

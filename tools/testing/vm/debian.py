@@ -16,7 +16,8 @@ from initramfs import Image
 from kernels import Kernel
 
 FOR_PACKAGES = ("dpkg-dev", "debhelper", "dh-dkms", "dh-python", "gcc", "libc6-dev",
-                "libjson-c-dev", "libssl-dev", "libsystemd-dev", "pkgconf", "lintian", "git")
+                "libgcrypt20-dev", "libjson-c-dev", "libssl-dev", "libsystemd-dev", "pkgconf",
+                "lintian", "git")
 FOR_ROOT = (*FOR_PACKAGES, "mmdebstrap", "tar")
 DEBS = host.BUILD / "deb"
 # What a changelog has to have at its start for the packages of a next version.

@@ -25,7 +25,7 @@ NEEDED = DEMO + (
     # UEFI guests, and the ACPI tables of some
     "ovmf", "acpica-tools",
     # programs for the guests, 32-bit ones too
-    "gcc-multilib", "libsystemd-dev", "libjson-c-dev",
+    "gcc-multilib", "libsystemd-dev", "libjson-c-dev", "libgcrypt20-dev",
     # guests with systemd
     "mmdebstrap", "tar",
     # tests

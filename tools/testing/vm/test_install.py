@@ -16,7 +16,7 @@ import pytest
 LIB = host.ROOT / "tools/lib/sysgenid"
 TOOLS = host.ROOT / "tools/sysgenid"
 NEEDED = ("gcc-multilib", "g++", "pkg-config", "binutils", "bash-completion", "mandoc", "kmod", "libsystemd-dev",
-          "libjson-c-dev")
+          "libjson-c-dev", "libgcrypt20-dev")
 LIBDIR = "usr/lib/x86_64-linux-gnu"
 CFLAGS = "CFLAGS=-O2 -Wall -Wextra -Werror"
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")

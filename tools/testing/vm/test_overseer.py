@@ -12,6 +12,7 @@ from userspace import HOOKS, SHIPPED_HOOKS, STATE, STATE_FOLDER
 
 pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
 
+KERNEL_MODULES = ("kernel/drivers/char/virtio_console.ko", "kernel/drivers/block/loop.ko")
 DROP_IN = "/run/systemd/system/sysgenidd.service.d"
 TIMEOUT, FAILED = 5, 6
 SETTLED = r"generation {} settled (hooks: {} done, {} failed; other failures: {})"
@@ -55,7 +56,7 @@ def kernel(request):
 
 @pytest.fixture(scope="module")
 def image(kernel):
-    return userspace.make_systemd_image(kernel, ("kernel/drivers/char/virtio_console.ko",))
+    return userspace.make_systemd_image(kernel, KERNEL_MODULES)
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_a_unit_that_fails_is_a_failure(guest):
 def test_a_killed_overseer_is_waited_for(guest):
     add_hook(guest, "10-slow", "touch /run/began; until test -e /run/go; do sleep 0.1; done")
     overseer = Overseer(guest)
-    guest.run("mkdir -p /run/systemd/system/sysgenidd.service.d; printf '[Service]\nRestartSec=3\n'"
+    guest.run("printf '[Service]\nRestartSec=3\n'"
               f" > {DROP_IN}/restart.conf; systemctl daemon-reload;"
               "sysgenid trigger; until test -e /run/began; do sleep 0.1; done")
     overseer.kill()
@@ -398,6 +399,26 @@ def test_a_directory_that_is_a_dangling_link_is_reported_and_a_missing_one_is_no
     assert SETTLED.format(2, 0, 1, 0) in said
 
 
+@pytest.mark.parametrize("hook, directory", [("20-ssh-host-keys", "/etc/ssh"),
+                                             ("30-machine-id", "/etc")])
+def test_a_shipped_hook_that_is_cut_short_leaves_nothing_behind(guest, hook, directory):
+    guest.run("mkdir -p /etc/ssh; echo old > /etc/ssh/ssh_host_rsa_key;"
+              f"ln -s {SHIPPED_HOOKS}/{hook} {HOOKS}/;"
+              "printf '#!/bin/sh\nexec cat /proc/sys/kernel/random/uuid > $7' > /usr/bin/ssh-keygen;"
+              f"chmod 755 /usr/bin/ssh-keygen; ls -A {directory} > /run/before")
+    # From here on no hook gets further than what it needs this for.
+    guest.run("mkfifo /run/uuid && mount --bind /run/uuid /proc/sys/kernel/random/uuid")
+    begun = f"until ! ls -A {directory} | cmp -s - /run/before; do sleep 0.1; done"
+    overseer = Overseer(guest)
+    guest.run(f"sysgenid trigger; {begun}")
+    overseer.end()
+    assert guest.run(f"ls -A {directory}") == guest.run("cat /run/before")
+    guest.run(f"systemctl start sysgenidd; {begun}")
+    guest.run(f"systemctl kill -s KILL sysgenid-hook-{hook}; umount /proc/sys/kernel/random/uuid")
+    overseer.settled()
+    assert guest.run(f"ls -A {directory}") == guest.run("cat /run/before")
+
+
 # Restarts
 
 def test_a_restart_neither_repeats_nor_loses_a_generation(guest):
@@ -538,6 +559,19 @@ def test_a_read_only_var_keeps_nobody_from_overseeing(guest):
     guest.run("sysgenid trigger")
     assert "can't be written (No such file or directory)" in overseer.settled(FAILED)
     guest.run("test -e /run/ran")
+
+
+def test_a_frozen_disk_does_not_stop_it(guest):
+    add_hook(guest, "10-hook", "touch /run/ran")
+    guest.run("systemctl stop sysgenidd; truncate -s 16M /run/disk; mkfs.ext4 -q /run/disk;"
+              f"insmod /modules/loop.ko; mkdir -p {STATE_FOLDER};"
+              f"mount -o loop /run/disk {STATE_FOLDER}")
+    overseer = Overseer(guest)
+    guest.run(f"fsfreeze -f {STATE_FOLDER}; sysgenid trigger")
+    said = overseer.settled(FAILED)
+    assert f"{STATE} can't be written (the file system does not answer)" in said
+    guest.run(f"test -e /run/ran; fsfreeze -u {STATE_FOLDER}; sysgenid trigger")
+    overseer.settled()
 
 
 def test_a_damaged_state_is_as_none(guest):

@@ -34,17 +34,16 @@ After=multi-user.target
 ExecStart=/agent /dev/ttyS1
 KillMode=process
 """
+MULTI_USER = "etc/systemd/system/multi-user.target.wants"
 FILES = {
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
     "etc/hostname": "guest\n",
     "etc/fstab": "",
     "etc/systemd/system/agent.service": AGENT,
-}
-LINKS = {
-    "etc/systemd/system/multi-user.target.wants/agent.service": "../agent.service",
-    "etc/systemd/system/serial-getty@ttyS0.service": "/dev/null",
-    "etc/systemd/system/getty.target": "/dev/null",
-    "init": "/lib/systemd/systemd",
+    f"{MULTI_USER}/agent.service": "-> ../agent.service",
+    "etc/systemd/system/serial-getty@ttyS0.service": "-> /dev/null",
+    "etc/systemd/system/getty.target": "-> /dev/null",
+    "init": "-> /lib/systemd/systemd",
 }
 
 
@@ -95,11 +94,13 @@ def add_archive(image: Image, archive: Path) -> None:
                           owner=owner)
 
 
-def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = ()) -> Path:
-    """A Debian with systemd, and all that `make install` installs.
+def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = (),
+                       files: dict[str, str] | None = None) -> Path:
+    """A Debian with systemd, and all that `make install-user` installs.
 
     The modules are the kernel's own, by their paths below its directory, if
-    it has not built them in.
+    it has not built them in. With files of the caller's own, our modules are
+    installed too, so that udev loads them.
     """
     base = make_base()
     with host.locked("userspace", host.BUILD):
@@ -115,12 +116,17 @@ def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = ()) -> Path:
                 name = str(path.relative_to(root))
                 # In Debian, /lib is a link.
                 image.file(f"usr/{name}" if name.startswith("lib/") else name, path)
-        for name, content in FILES.items():
-            image.file(name, content)
-        for name, target in LINKS.items():
-            image.link(name, target)
+        if files:
+            shutil.rmtree(root)
+            build.install_modules(kernel, root / "modules")
+            image.tree("usr/lib", root / "modules/lib")
+        for name, content in (FILES | (files or {})).items():
+            if content.startswith("-> "):
+                image.link(name, content[3:])
+            else:
+                image.file(name, content, 0o755 if content.startswith("#!") else 0o644)
         own = (kernel.modules / name for name in modules)
         for module in (*build.built_modules(kernel), *filter(Path.exists, own)):
             image.file(f"modules/{module.name}", module)
         image.file("agent", build.PROGRAMS / "agent")
-        return image.write(build.folder(kernel) / "systemd.cpio")
+        return image.write(build.folder(kernel) / f"systemd{'-installed' if files else ''}.cpio")
