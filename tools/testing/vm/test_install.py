@@ -16,7 +16,7 @@ import pytest
 LIB = host.ROOT / "tools/lib/sysgenid"
 TOOLS = host.ROOT / "tools/sysgenid"
 NEEDED = ("gcc-multilib", "g++", "pkg-config", "binutils", "bash-completion", "mandoc", "kmod", "libsystemd-dev",
-          "libjson-c-dev", "libgcrypt20-dev")
+          "libjson-c-dev", "libgcrypt20-dev", "zsh", "fish")
 LIBDIR = "usr/lib/x86_64-linux-gnu"
 CFLAGS = "CFLAGS=-O2 -Wall -Wextra -Werror"
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
@@ -373,8 +373,10 @@ _sysgenid
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 COMPLETIONS = {
-    "sysgenid ": "status get wait watch run trigger wait-watchers --help",
-    "sysgenid wa": "wait watch wait-watchers",
+    "sysgenid ": "status get wait watch run trigger wait-watchers wait-settled hooks gate"
+                 " --help --version",
+    "sysgenid wa": "wait watch wait-watchers wait-settled",
+    "sysgenid hooks --d": "--dry-run",
     "sysgenid status ": "--json --help",
     "sysgenid wait --f": "--from=",
     "sysgenid wait --timeout ": "",
@@ -392,12 +394,55 @@ def test_bash_completes(root, line):
     assert said.split() == COMPLETIONS[line].split()
 
 
-def test_completion_knows_all_commands_and_options(root):
-    script = (root / "usr/share/bash-completion/completions/sysgenid").read_text()
+SCRIPTS = ("bash-completion/completions/sysgenid", "zsh/vendor-completions/_sysgenid",
+           "fish/vendor_completions.d/sysgenid.fish")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_completion_knows_all_commands_and_options(root, name):
+    script = (root / "usr/share" / name).read_text()
     said = host.run([root / "usr/sbin/sysgenid", "--help"], "asking for help",
                     env=environment(root, Path("/nowhere")))
     for word in re.findall(r"^  (\S+?)(?:=\w+)? ", said, re.M):
-        assert word in script, word
+        assert (word.removeprefix("--") if "fish" in name else word) in script, word
+
+
+def test_fish_completes(root):
+    script = root / "usr/share/fish/vendor_completions.d/sysgenid.fish"
+    said = host.run(["fish", "-N", "-c", f"source {script}; complete -C 'sysgenid wait-'; "
+                     "complete -C 'sysgenid hooks --d'"], "having fish complete")
+    assert [line.split()[0] for line in said.splitlines()] == [
+        "wait-settled", "wait-watchers", "--dry-run"]
+
+
+# What zsh's own functions are given, in their place.
+ZSH = """
+_describe() { print -l ${(P)2} }
+_arguments() { print -l -- "$@" }
+script=$1
+words=("${@:2}")
+CURRENT=$#words
+. $script
+"""
+
+
+@pytest.mark.parametrize("line, offered", [("sysgenid w", "wait-settled:wait until the system has"),
+                                           ("sysgenid wait-settled --", "--timeout="),
+                                           ("sysgenid hooks run", "--dry-run")])
+def test_zsh_completes(root, line, offered):
+    script = root / "usr/share/zsh/vendor-completions/_sysgenid"
+    said = host.run(["zsh", "-f", "-c", ZSH, "zsh", script, *line.split()], "having zsh complete")
+    assert offered in said
+
+
+def test_another_prefix_is_in_all_that_names_a_path(root, tmp_path):
+    host.run(["make", "-s", "-C", TOOLS, "install", f"OUTPUT={tmp_path}/output",
+              f"DESTDIR={tmp_path}/root", "PREFIX=/usr/local", CFLAGS], "installing")
+    units = tmp_path / "root/lib/systemd/system"
+    for name in ("sysgenidd.service", "sysgenid-gate.service"):
+        assert "ExecStart=/usr/local/sbin/sysgenid" in (units / name).read_text()
+    assert "/usr/local/share/sysgenid/hooks" in (
+        tmp_path / "root/etc/sysgenid/hooks.d/README.txt").read_text()
 
 
 # Which driver a kernel comes with: files, and its list of what is built in.

@@ -8,7 +8,7 @@ _sysgenid()
 	_init_completion -s || return
 	if ((cword == 1)); then
 		COMPREPLY=($(compgen -W "status get wait watch run trigger
-			wait-watchers --help" -- "$cur"))
+			wait-watchers wait-settled hooks gate --help --version" -- "$cur"))
 		return
 	fi
 	for ((i = 2; i < cword; i++)); do
@@ -23,7 +23,15 @@ _sysgenid()
 	watch)		options="--json --help --" ;;
 	run)		options="--help --" ;;
 	trigger)	options="--json --min= --help" ;;
-	wait-watchers)	options="--json --timeout= --help" ;;
+	wait-watchers|wait-settled)
+			options="--json --timeout= --help" ;;
+	hooks)		options="--json --dry-run --help"
+			if ((cword == 2)); then
+				options+=" list run"
+			elif [[ ${words[2]} == run ]]; then
+				options+=" $(cd /etc/sysgenid/hooks.d 2>/dev/null && echo *)"
+			fi ;;
+	gate)		options="--help $(compgen -G '/dev/virtio-ports/*')" ;;
 	esac
 	[[ $prev == --@(from|timeout|min) ]] && return
 	COMPREPLY=($(compgen -W "$options" -- "$cur"))
