@@ -50,7 +50,7 @@ def start(boot, image, logs):
     """Gives a function that boots a system from a disk, and waits until it has settled."""
     def boot_from(disk, guid: str) -> Guest:
         guest = boot(fresh=True, image=image, disk=disk, guid=guid)
-        assert guest.status("sysgenid wait-settled --timeout=90", 120) == 0, guest.run(
+        assert guest.status("sysgenid wait-settled --timeout=200", 240) == 0, guest.run(
             "systemctl --no-pager status sysgenidd sysgenid-coldplug; journalctl -q -u sysgenidd")
         return guest
     return boot_from
@@ -104,6 +104,6 @@ def test_a_host_that_gives_a_new_guid_at_each_start_can_be_lived_with(boot, imag
     power_off(start(disk, new_guid()))
     guest = boot(fresh=True, image=image, disk=disk, guid=new_guid(), append=(
         "systemd.setenv=SYSGENIDD_OPTIONS=--cold-clones=no"))
-    assert guest.status("sysgenid wait-settled --timeout=90", 120) == 0
+    assert guest.status("sysgenid wait-settled --timeout=200", 240) == 0
     assert ran(guest) == "" and guest.generation() == 0
     assert "which --cold-clones=no ignores" in guest.run("journalctl -q -o cat -u sysgenidd")

@@ -19,13 +19,14 @@ SETTLED = r"generation {} settled (hooks: {} done, {} failed; other failures: {}
 
 
 class Overseer:
-    """sysgenidd.service in a guest, started when the module is there."""
+    """sysgenidd.service in a guest; udev has started it when the module came."""
 
     def __init__(self, guest, options: str = ""):
         self.guest = guest
-        guest.run(f"mkdir -p {DROP_IN}; printf '[Service]\nExecStart=\n"
-                  f"ExecStart=/usr/sbin/sysgenidd {options}\n' > {DROP_IN}/options.conf;"
-                  "systemctl daemon-reload; systemctl start sysgenidd")
+        if options:
+            guest.run("systemctl stop sysgenidd;"
+                      f"echo SYSGENIDD_OPTIONS={options!r} > /etc/default/sysgenid", 120)
+        guest.run(f"mkdir -p {DROP_IN}; systemctl start sysgenidd", 120)
 
     def said(self) -> str:
         return self.guest.run("journalctl --sync; journalctl -q -o cat -u sysgenidd")
@@ -33,12 +34,12 @@ class Overseer:
     def wait_for(self, text: str) -> str:
         """Waits until the overseer has said so; returns all it has said."""
         self.guest.run("until { journalctl --sync; journalctl -q -o cat -u sysgenidd; } |"
-                       f" grep -qF \"{text}\"; do sleep 0.1; done", 60)
+                       f" grep -qF \"{text}\"; do sleep 0.1; done", 120)
         return self.said()
 
     def settled(self, status: int = 0) -> str:
         """Waits until the generation has settled so; returns all it has said."""
-        assert self.guest.status("sysgenid wait-settled --timeout=60", 90) == status, self.said()
+        assert self.guest.status("sysgenid wait-settled --timeout=200", 240) == status, self.said()
         return self.said()
 
     def end(self) -> None:
