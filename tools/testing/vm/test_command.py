@@ -9,7 +9,7 @@ pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
 
 WATCHED = "[ $(cat /sys/class/misc/sysgenid/watchers) = 1 ]"
 NO_DEVICE, PERMISSION, TIMEOUT, USAGE = 3, 4, 5, 2
-COMMANDS = ("status", "get", "wait", "watch", "run", "trigger", "wait-watchers")
+COMMANDS = ("status", "get", "wait", "watch", "run", "trigger", "wait-watchers", "wait-settled")
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_the_unprivileged_may_look_and_are_told_what_they_may_not(guest):
 
 
 @pytest.mark.parametrize("command", ["status", "get", "wait", "watch", "run -- true", "trigger",
-                                     "wait-watchers"])
+                                     "wait-watchers", "wait-settled", "hooks run"])
 def test_without_the_module_it_says_what_to_load(bare, command):
     code, said = fails(bare, f"sysgenid {command}")
     assert code == NO_DEVICE and "module not loaded: modprobe vmgenid" in said
@@ -255,6 +255,38 @@ def test_more_than_can_be_triggered_is_refused(guest):
     assert code == 1 and "used up" in said
 
 
-def test_a_closed_output_ends_it(guest):
-    code, said = fails(guest, "sysgenid get > /dev/full")
+@pytest.mark.parametrize("command", ["get", "status", "status --json", "hooks --json", "--version"])
+def test_a_full_output_is_an_error(guest, command):
+    code, said = fails(guest, f"sysgenid {command} > /dev/full")
     assert code == 1 and "No space left on device" in said
+
+
+def test_no_name_of_a_process_controls_the_terminal_nor_breaks_json(guest):
+    guest.run(r"cp /sbin/sysgenid $(printf '/tmp/b\303\244\033[31m\377\342\202')")
+    guest.start(r"exec /tmp/b*m* run -- false")
+    eventually(guest, WATCHED)
+    guest.run("sysgenid trigger")
+    status = json.loads(guest.run("sysgenid status --json"))
+    assert status["waiting_for"][0]["name"] == "b\u00e4?[31m???"
+    assert "waiting for   b\u00e4?[31m???, pid" in guest.run("sysgenid status")
+
+
+def test_without_an_overseer_nothing_has_settled(guest):
+    code, said = fails(guest, "sysgenid wait-settled --timeout 0.1")
+    assert code == TIMEOUT and "the overseer has not dealt with this generation" in said
+    code, said = fails(guest, "sysgenid wait-settled --timeout 0.1 --json")
+    assert code == TIMEOUT and json.loads(said)["settled"] is False
+    assert "overseer      not running" in guest.run("sysgenid status")
+
+
+def test_hooks_need_systemd_to_be_run(guest):
+    guest.run("mkdir -p /etc/sysgenid/hooks.d; cp /bin/busybox /etc/sysgenid/hooks.d/10-hook")
+    code, said = fails(guest, "sysgenid hooks run 10-hook")
+    assert code == PERMISSION and "systemd, which runs the hooks, can't be reached" in said
+    code, said = fails(guest, "sysgenid hooks walk")
+    assert code == USAGE and "there are hooks list and hooks run" in said
+
+
+def test_the_overseer_needs_systemd(guest):
+    code, said = fails(guest, "sysgenidd")
+    assert code == 1 and "systemd, which runs the hooks, can't be reached" in said

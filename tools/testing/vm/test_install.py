@@ -6,6 +6,7 @@ A file stands in for the device, where there has to be one.
 import json
 import os
 import re
+import struct
 import subprocess
 from pathlib import Path
 
@@ -495,6 +496,26 @@ def test_json_of_the_installed_command_can_be_read(root, device):
     said = host.run([root / "usr/sbin/sysgenid", "status", "--json"], "asking for the status",
                     env=environment(root, device))
     assert json.loads(said)["generation"] == 7
+
+
+def vmclock(path: Path, generation: int) -> Path:
+    """A page as /dev/vmclock0 shows it; uapi-group.org/specifications/specs/vmclock."""
+    page = bytearray(4096)
+    struct.pack_into("<IIH", page, 0, 0x4B4C4356, 4096, 1)
+    struct.pack_into("<Q", page, 24, 1 << 8)        # flags: there is a generation
+    struct.pack_into("<Q", page, 104, generation)
+    path.write_bytes(page)
+    return path
+
+
+@pytest.mark.parametrize("generation", [7, 2**53 - 1, 2**53 + 1, 2**64 - 1])
+def test_no_generation_loses_precision_in_json(root, tmp_path, generation):
+    clock = vmclock(tmp_path / "vmclock", generation)
+    said = host.run([root / "usr/sbin/sysgenid", "get", "--json"], "asking for the generation",
+                    env=environment(root, Path("/nowhere")) | {"SYSGENID_VMCLOCK": str(clock)})
+    # As a reader that has numbers of double precision only.
+    read = json.loads(said, parse_int=float)["generation"]
+    assert int(read) == generation and isinstance(read, str) == (generation > 2**53 - 1)
 
 
 def test_dkms_and_the_packages_have_the_same_version():
