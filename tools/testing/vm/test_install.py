@@ -17,7 +17,8 @@ import pytest
 LIB = host.ROOT / "tools/lib/sysgenid"
 TOOLS = host.ROOT / "tools/sysgenid"
 NEEDED = ("gcc-multilib", "g++", "pkg-config", "binutils", "bash-completion", "mandoc", "kmod", "libsystemd-dev",
-          "libjson-c-dev", "libgcrypt20-dev", "zsh", "fish")
+          "libjson-c-dev", "libgcrypt20-dev", "zsh", "fish",
+          "openssh-client")
 LIBDIR = "usr/lib/x86_64-linux-gnu"
 CFLAGS = "CFLAGS=-O2 -Wall -Wextra -Werror"
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
@@ -496,6 +497,38 @@ def test_json_of_the_installed_command_can_be_read(root, device):
     said = host.run([root / "usr/sbin/sysgenid", "status", "--json"], "asking for the status",
                     env=environment(root, device))
     assert json.loads(said)["generation"] == 7
+
+
+SSH_KEYS = """
+mount -t tmpfs tmpfs /etc
+mkdir /etc/ssh
+cat > /etc/systemctl <<'end'
+#!/bin/sh
+echo "$@" >> /etc/calls
+[ "$3" = sshd ]
+end
+chmod 755 /etc/systemctl
+echo root:x:0:0::/: > /etc/passwd
+PATH=/etc:$PATH
+keys() { for key in /etc/ssh/*_key; do ssh-keygen -l -f "$key"; done; }
+ssh-keygen -q -t rsa -b 2048 -N '' -f /etc/ssh/ssh_host_rsa_key
+ssh-keygen -q -t ecdsa -b 384 -N '' -f /etc/ssh/ssh_host_ecdsa_key
+ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+keys
+"$1"
+keys
+cat /etc/calls
+"""
+
+
+def test_new_ssh_keys_are_as_long_as_the_old_ones_and_sshd_loads_them():
+    said = host.run(["unshare", "-rm", "sh", "-ec", SSH_KEYS, "sh",
+                     TOOLS / "hooks/20-ssh-host-keys"], "making keys").splitlines()
+    before, after, calls = said[:3], said[3:6], said[6:]
+    assert [line.split()[0] for line in before] == ["384", "256", "2048"]
+    assert [line.split()[0] for line in after] == ["384", "256", "2048"]
+    assert not {line.split()[1] for line in before} & {line.split()[1] for line in after}
+    assert calls == ["-q is-active ssh", "-q is-active sshd", "--no-block reload-or-restart sshd"]
 
 
 def vmclock(path: Path, generation: int) -> Path:
