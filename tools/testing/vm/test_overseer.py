@@ -12,7 +12,11 @@ from userspace import HOOKS, SHIPPED_HOOKS, STATE, STATE_FOLDER
 
 pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
 
-KERNEL_MODULES = ("kernel/drivers/char/virtio_console.ko", "kernel/drivers/block/loop.ko")
+# In the order in which they are loaded.
+PORT_MODULES = tuple(f"kernel/drivers/{name}.ko" for name in (
+    "virtio/virtio", "virtio/virtio_ring", "virtio/virtio_pci_modern_dev",
+    "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci", "char/virtio_console"))
+KERNEL_MODULES = (*PORT_MODULES, "kernel/drivers/block/loop.ko")
 DROP_IN = "/run/systemd/system/sysgenidd.service.d"
 TIMEOUT, FAILED = 5, 6
 SETTLED = r"generation {} settled (hooks: {} done, {} failed; other failures: {})"
@@ -65,6 +69,12 @@ def guest(boot, image):
     guest = boot(image=image)
     guest.load_modules()
     return guest
+
+
+def load_kernel_module(guest, name: str) -> None:
+    """Loads one of the kernel's own modules, unless it is built in."""
+    guest.run(f"for file in /modules/{name} /modules/{name}.xz; do"
+              " test ! -e $file || insmod $file; done")
 
 
 def add_hook(guest, name: str, script: str, mode: str = "755") -> None:
@@ -199,7 +209,8 @@ WAIT_SETTLED = host.ROOT / "tools/sysgenid/examples/qemu-wait-settled"
 def gated(boot, image):
     """A guest whose host can wait until it has settled."""
     guest = boot(image=image, gate=True)
-    guest.run("test ! -e /modules/virtio_console.ko || insmod /modules/virtio_console.ko")
+    for path in PORT_MODULES:
+        load_kernel_module(guest, path.rpartition("/")[2])
     guest.load_modules()
     Overseer(guest).settled()
     return guest
@@ -287,7 +298,7 @@ def test_bad_hooks_are_reported_and_the_others_run(guest):
               f"echo '#!/nowhere' > {HOOKS}/70-no-interpreter; mkdir {HOOKS}/90-directory;"
               f"ln -s /nowhere {HOOKS}/95-dangling; mkdir -m 777 /srv/open;"
               f"cp {HOOKS}/99-good /srv/open/hook; ln -s /srv/open/hook {HOOKS}/97-in-the-open")
-    overseer = Overseer(guest, "--hook-timeout=2 --hook-attempts=1")
+    overseer = Overseer(guest, "--hook-timeout=10 --hook-attempts=1")
     guest.run("sysgenid trigger")
     said = overseer.settled(FAILED)
     for sentence in ("hook 10-fails failed after 1 attempts: exit status 3",
@@ -304,7 +315,7 @@ def test_bad_hooks_are_reported_and_the_others_run(guest):
                      f"90-directory is not run: {HOOKS}/90-directory is not a file",
                      "95-dangling is not run: No such file or directory",
                      "97-in-the-open is not run: /srv/open is writable by everybody\n",
-                     SETTLED.format(1, 3, 9, 0)):
+                     SETTLED.format(1, 3, 10, 0)):
         assert sentence in said, sentence
     assert len(said) < 90000 and said.count("hook 35-floods-lines: y\n") == 500
     guest.run("test -e /run/right && ! test -e /run/wrong")
@@ -564,8 +575,9 @@ def test_a_read_only_var_keeps_nobody_from_overseeing(guest):
 
 def test_a_frozen_disk_does_not_stop_it(guest):
     add_hook(guest, "10-hook", "touch /run/ran")
+    load_kernel_module(guest, "loop.ko")
     guest.run("systemctl stop sysgenidd; truncate -s 16M /run/disk; mkfs.ext4 -q /run/disk;"
-              f"insmod /modules/loop.ko; mkdir -p {STATE_FOLDER};"
+              f"mkdir -p {STATE_FOLDER};"
               f"mount -o loop /run/disk {STATE_FOLDER}")
     overseer = Overseer(guest)
     guest.run(f"fsfreeze -f {STATE_FOLDER}; sysgenid trigger")

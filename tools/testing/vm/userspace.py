@@ -125,7 +125,7 @@ def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = (),
                 image.link(name, content[3:])
             else:
                 image.file(name, content, 0o755 if content.startswith("#!") else 0o644)
-        own = (kernel.modules / name for name in modules)
+        own = (kernel.modules / f"{name}{packed}" for name in modules for packed in ("", ".xz"))
         for module in (*build.built_modules(kernel), *filter(Path.exists, own)):
             image.file(f"modules/{module.name}", module)
         image.file("agent", build.PROGRAMS / "agent")
