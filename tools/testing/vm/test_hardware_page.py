@@ -14,7 +14,6 @@ from channel import Program
 from events import load_modules, mask_events, on_cpu
 from guest import BACKEND, Guest, new_guid
 from test_coming_and_going import OURS
-from test_firmware import dump
 
 # Where QEMU has the GUID in its page.
 QEMU_OFFSET = 40
@@ -74,7 +73,7 @@ def test_page_is_mapped_cacheable(guest):
     start_mapping(guest)
     if guest.status(f"[ -e {MEMORY_TYPES} ]"):
         pytest.skip("this kernel does not show memory types")
-    guid = acpi_tables.find_guid(dump(guest, "SSDT"))
+    guid = acpi_tables.find_guid(acpi_tables.dump(guest, "SSDT"))
     types = [kind for start, end, kind in re.findall(
         r"\[mem 0x(\w+)-0x(\w+)\] (\S+)", guest.run(f"cat {MEMORY_TYPES}"))
              if int(start, 16) <= guid < int(end, 16)]

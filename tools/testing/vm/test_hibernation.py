@@ -28,7 +28,6 @@ import kernels
 import pytest
 from channel import Program
 from guest import Guest, new_guid
-from test_firmware import dump
 
 # It takes a disk, whose interrupt firmware finds only in time where nothing slows it.
 pytestmark = pytest.mark.kernels(*kernels.STOCK)
@@ -92,7 +91,7 @@ def options_of(name: str, has_s4: bool) -> dict:
 
 def memory_of_guid(guest: Guest) -> str:
     """What kind of memory firmware has put the GUID into."""
-    guid = acpi_tables.find_guid(dump(guest, "SSDT"))
+    guid = acpi_tables.find_guid(acpi_tables.dump(guest, "SSDT"))
     return next(kind for start, end, kind in re.findall(
         r"^(\w+)-(\w+) : (.*)$", guest.run("cat /proc/iomem"), re.M)
                 if int(start, 16) <= guid <= int(end, 16))
