@@ -14,7 +14,7 @@ pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
 
 # In the order in which they are loaded.
 PORT_MODULES = tuple(f"kernel/drivers/{name}.ko" for name in (
-    "virtio/virtio", "virtio/virtio_ring", "virtio/virtio_pci_modern_dev",
+    "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_modern_dev",
     "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci", "char/virtio_console"))
 KERNEL_MODULES = (*PORT_MODULES, "kernel/drivers/block/loop.ko")
 DROP_IN = "/run/systemd/system/sysgenidd.service.d"
@@ -74,7 +74,7 @@ def guest(boot, image):
 def load_kernel_module(guest, name: str) -> None:
     """Loads one of the kernel's own modules, unless it is built in."""
     guest.run(f"for file in /modules/{name} /modules/{name}.xz; do"
-              " test ! -e $file || insmod $file; done")
+              " test ! -e $file || insmod $file || exit 1; done")
 
 
 def add_hook(guest, name: str, script: str, mode: str = "755") -> None:
