@@ -50,7 +50,7 @@ class Kernel:
     build_tree: Path
     modules: Path | None = None
     append: str = ""
-    memory: int = 128
+    memory: int = 160
     patience: float = 1
     last_check: str = ""
     make_flags: tuple[str, ...] = ()

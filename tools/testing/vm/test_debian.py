@@ -240,7 +240,7 @@ def check_restart_and_unload(clone: Guest) -> None:
     """The service and the modules go and come, and nothing is done twice."""
     clone.run("systemctl restart sysgenidd")
     assert clone.run("cat /run/noted") == "1\n"
-    clone.run("systemctl stop sysgenidd tracked && modprobe -r vmgenid && ! lsmod | grep sysgenid")
+    clone.run("systemctl stop sysgenidd tracked confined && modprobe -r vmgenid && ! lsmod | grep sysgenid")
     clone.run("modprobe vmgenid && until systemctl -q is-active sysgenidd; do sleep 0.2; done", 60)
     clone.run("sysgenid trigger")
     wait_settled(clone, 1)
