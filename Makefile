@@ -76,7 +76,7 @@ coverage: $(PYTHON) ## show which lines of the drivers no test has run, and why;
 
 check-kcsan: $(PYTHON) ## run what is concurrent in a kernel that finds data races; builds it first
 	@$(PYTHON) $(VM)/packages.py
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-kcsan $(PYTEST_ARGS) \
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-kcsan -m "not long" $(PYTEST_ARGS) \
 		test_selftests.py test_snapshot.py test_guarantees.py test_mistakes.py
 
 fuzz: $(PYTHON) ## fuzz the device until something is found; SEED=N CALLS=N: once, so
