@@ -157,6 +157,10 @@ static bool (*ways_start(const char *name))(void)
 		err(1, "mmap");
 	if (!strcmp(name, "hardware"))
 		map_identifier();
+#ifdef WAYS_LIBRARY
+	/* From here on a change counts, not from its first use. */
+	by_library();
+#endif
 	for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++)
 		if (!strcmp(name, ways[i].name))
 			return ways[i].changed;
