@@ -22,14 +22,14 @@ static void notrace look_unannounced(unsigned long ip, unsigned long parent_ip,
 				     struct ftrace_ops *ops,
 				     struct ftrace_regs *fregs)
 {
-	look_function(false);
+	READ_ONCE(look_function)(false);
 }
 
 static void notrace look_announced(unsigned long ip, unsigned long parent_ip,
 				   struct ftrace_ops *ops,
 				   struct ftrace_regs *fregs)
 {
-	look_function(true);
+	READ_ONCE(look_function)(true);
 }
 
 /**
@@ -94,14 +94,24 @@ static int look_register(struct look *look)
 	return ret;
 }
 
-/* When it returns, no call is under way. */
+static void look_at_nothing(bool announced)
+{
+}
+
+/*
+ * When it returns, no call is under way, unless ftrace has shut itself down after
+ * a bug of its own: it then leaves the calls where they are.
+ */
 static void look_unregister(struct look *look)
 {
 	lockdep_assert_held(&look_mutex);
 
 	if (!look->registered)
 		return;
-	unregister_ftrace_function(&look->ops);
+	if (unregister_ftrace_function(&look->ops)) {
+		WRITE_ONCE(look_function, look_at_nothing);
+		__module_get(THIS_MODULE);
+	}
 	look->registered = false;
 }
 
@@ -140,7 +150,7 @@ int devm_vmfork_look(struct device *dev, void (*look)(bool announced))
 
 	mutex_lock(&look_mutex);
 	look_device = dev;
-	look_function = look;
+	WRITE_ONCE(look_function, look);
 	if (look_wanted)
 		draws = look_register(&look_draws);
 	if (look_has_event_device(dev))

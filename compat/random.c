@@ -14,6 +14,7 @@
 #include <linux/major.h>
 #include <linux/mount.h>
 #include <linux/random.h>
+#include <linux/sched.h>
 #include <linux/sched/task.h>
 #include <linux/workqueue.h>
 
@@ -70,6 +71,7 @@ put_anon:
  */
 int vmfork_reseed(const void *id, size_t len)
 {
+	const unsigned int superpriv = current->flags & PF_SUPERPRIV;
 	const struct cred *caller;
 	int ret;
 
@@ -78,6 +80,9 @@ int vmfork_reseed(const void *id, size_t len)
 	ret = vmfork_urandom->f_op->unlocked_ioctl(vmfork_urandom,
 						   RNDRESEEDCRNG, 0);
 	revert_creds(caller);
+	/* capable() marks the task, which has used no privilege of its own. */
+	if (!superpriv)
+		current->flags &= ~PF_SUPERPRIV;
 	return ret == -ENODATA ? 0 : ret;
 }
 

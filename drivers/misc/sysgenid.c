@@ -489,8 +489,9 @@ static void sysgenid_put_outdated_locked(void)
 {
 	lockdep_assert_held(&sysgenid_lock);
 
+	/* Not queue_work(): a draw under the workqueues' lock may publish. */
 	if (--sysgenid_outdated == 0)
-		sysgenid_queue_tell();
+		irq_work_queue(&sysgenid_irq_work);
 }
 
 static int sysgenid_acknowledge(struct sysgenid_watcher *watcher, u32 generation)

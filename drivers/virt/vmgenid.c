@@ -18,6 +18,7 @@
 #include <linux/ioport.h>
 #include <linux/irq_work.h>
 #include <linux/limits.h>
+#include <linux/lockdep.h>
 #include <linux/mm.h>
 #include <linux/mod_devicetable.h>
 #include <linux/module.h>
@@ -202,6 +203,8 @@ static bool vmgenid_check_locked(struct vmgenid *vmgenid, bool announced)
  */
 static bool vmgenid_check(struct vmgenid *vmgenid, bool announced)
 {
+	/* Hard interrupts may take a spinlock_t, other than with PREEMPT_RT. */
+	static DEFINE_WAIT_OVERRIDE_MAP(wait_map, LD_WAIT_CONFIG);
 	unsigned long flags;
 	bool done;
 
@@ -211,11 +214,13 @@ static bool vmgenid_check(struct vmgenid *vmgenid, bool announced)
 	if (READ_ONCE(vmgenid->owner) == current)
 		return true;
 
+	lock_map_acquire_try(&wait_map);
 	spin_lock_irqsave(&vmgenid->lock, flags);
 	WRITE_ONCE(vmgenid->owner, current);
 	done = vmgenid_check_locked(vmgenid, announced);
 	WRITE_ONCE(vmgenid->owner, NULL);
 	spin_unlock_irqrestore(&vmgenid->lock, flags);
+	lock_map_release(&wait_map);
 	return done;
 }
 
