@@ -414,6 +414,9 @@ static void begin(struct state *state, uint64_t generation)
 		report(LOG_WARNING, "superseded", state->generation, NULL,
 		       "generation %" PRIu64 " did not settle before generation %"
 		       PRIu64, state->generation, generation);
+	/* One that a killed overseer has left would keep its unit's name taken. */
+	if (last.phase == PHASE_HOOKS && last.tried[0])
+		stop_hook(last.tried);
 	*state = (struct state){
 		.generation = generation,
 		.previous = settled ? last.generation : last.previous,
