@@ -38,7 +38,7 @@ def measure(kernel: Kernel, logs: Path) -> tuple[dict[tuple[str, str], str], lis
 
 
 def main() -> None:
-    names = sys.argv[1:] or list(kernels.STOCK)
+    names = sys.argv[1:] or list(kernels.FULL)
     build.prepare(names, only="sysgenid")
     results, wrong = {}, []
     with host.locked("bench", host.BUILD / "locks"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import host
 import kernels
+import roots
 from initramfs import Image
 from kernels import Kernel
 
@@ -34,13 +35,18 @@ def forget_other_tree(kernel: Kernel) -> None:
     made_for.write_text(str(kernel.build_tree), encoding="utf-8")
 
 
+def make(kernel: Kernel, *args: str | Path, doing: str) -> str:
+    """Runs make where the kernel's own tools run, and returns what it printed."""
+    return host.run([*roots.inside(kernel.root), "make", *args, *kernel.make_flags], doing)
+
+
 def make_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
     """Builds the modules, and returns what the build printed."""
     if not into:
         forget_other_tree(kernel)
-    return host.run(["make", "-C", host.ROOT, "-j2", "modules", f"KDIR={kernel.build_tree}",
-                     f"BUILD_DIR={into or folder(kernel)}", *kernel.make_flags, *flags],
-                    f"building the modules for {kernel.release}")
+    return make(kernel, "-C", host.ROOT, "-j2", "modules", f"KDIR={kernel.build_tree}",
+                f"BUILD_DIR={into or folder(kernel)}", *flags,
+                doing=f"building the modules for {kernel.release}")
 
 
 def make_test_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
@@ -49,10 +55,10 @@ def make_test_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> 
     printed = ""
     for kbuild in sorted(SELFTESTS.glob("*/Kbuild")):
         here = top / kbuild.parent.relative_to(host.ROOT)
-        printed += host.run(
-            ["make", "-C", kernel.build_tree, f"M={here}", "modules",
-             f"KBUILD_EXTRA_SYMBOLS={top}/Module.symvers", *kernel.make_flags, *flags],
-            f"building the test modules in {kbuild.parent.relative_to(host.ROOT)}")
+        printed += make(
+            kernel, "-C", kernel.build_tree, f"M={here}", "modules",
+            f"KBUILD_EXTRA_SYMBOLS={top}/Module.symvers", *flags,
+            doing=f"building the test modules in {kbuild.parent.relative_to(host.ROOT)}")
     return printed
 
 
@@ -123,9 +129,9 @@ def install_modules(kernel: Kernel, scratch: Path) -> None:
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         if kernel.modules and (kernel.modules / name).exists():
             shutil.copy(kernel.modules / name, tree)
-    host.run(["make", "-C", host.ROOT, "install-modules", f"KDIR={kernel.build_tree}",
-              f"BUILD_DIR={folder(kernel)}", f"INSTALL_MOD_PATH={scratch}"],
-             "installing the modules")
+    make(kernel, "-C", host.ROOT, "install-modules", f"KDIR={kernel.build_tree}",
+         f"BUILD_DIR={folder(kernel)}", f"INSTALL_MOD_PATH={scratch}",
+         doing="installing the modules")
 
 
 def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:

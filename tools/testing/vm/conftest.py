@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the tests use: the choice of kernels, and guests that are looked after.
 
-A test that takes `kernel`, `guest` or `boot` runs once with each kernel.
+A test that takes `kernel`, `guest` or `boot` runs once with each kernel of
+kernels.FULL; if it is marked `every_kernel`, with those of kernels.MORE too.
 """
+import os
 import re
 import shutil
 
@@ -27,29 +29,52 @@ def pytest_addoption(parser):
                      help=f"run with this kernel only (repeatable): {', '.join(kernels.PROVIDERS)}")
 
 
-def chosen(config) -> list[str]:
-    return config.getoption("kernels") or list(kernels.STOCK)
+def choose_kernels(config) -> None:
+    """Sets the options to the kernels that tests run with, for the workers too."""
+    option = config.option
+    option.full = option.kernels or list(kernels.FULL)
+    option.kernels = option.kernels or [*kernels.FULL, *kernels.MORE]
+    option.missing = {}
+
+
+def leave_out_missing(option) -> None:
+    """Leaves out those of kernels.MORE that can't be had; an error under CI."""
+    for name in [name for name in option.kernels if name not in option.full]:
+        try:
+            kernels.get(name)
+        except host.Trouble as trouble:
+            if os.environ.get("CI") == "true":
+                raise
+            option.kernels.remove(name)
+            option.missing[name] = str(trouble)
 
 
 def pytest_configure(config):
     """Fetches and builds, once, before any worker process starts."""
     config.addinivalue_line("markers", "kernels(*names): the only kernels that the test is for")
+    config.addinivalue_line("markers", "every_kernel: of the part for the kernels of kernels.MORE")
     config.addinivalue_line("markers", "debian: takes a whole Debian; make check-debian")
     config.addinivalue_line("markers", "long: the many restores of a test that has fewer, too; make check-long")
-    if hasattr(config, "workerinput") or config.option.collectonly:
+    if hasattr(config, "workerinput"):
+        return
+    choose_kernels(config)
+    if config.option.collectonly:
         return
     try:
         with host.full_disk_is_trouble():
             accelerator()
-            build.prepare(chosen(config))
+            leave_out_missing(config.option)
+            build.prepare(config.option.kernels)
     except host.Trouble as trouble:
         pytest.exit(f"error: {trouble}", returncode=1)
 
 
 def pytest_generate_tests(metafunc):
     if "kernel" in metafunc.fixturenames:
-        only = metafunc.definition.get_closest_marker("kernels")
-        names = [name for name in chosen(metafunc.config) if not only or name in only.args]
+        only, every = map(metafunc.definition.get_closest_marker, ("kernels", "every_kernel"))
+        option = metafunc.config.option
+        names = [name for name in (option.kernels if every else option.full)
+                 if not only or name in only.args]
         metafunc.parametrize("kernel", names, indirect=True, scope="session")
 
 
@@ -76,10 +101,17 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Shows what the tests have measured."""
+    """Shows what the tests have measured, and what they have left out."""
     for report in terminalreporter.getreports("passed"):
         for what, figures in report.user_properties if report.when == "call" else ():
             terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {what}: {figures}")
+    for name, why in terminalreporter.config.option.missing.items():
+        terminalreporter.write_line(f"NOT TESTED with the kernel {name}: {why}", red=True, bold=True)
+
+
+def pytest_report_header(config):
+    return [f"{name}: Linux {kernels.get(name).release}" for name in config.option.kernels
+            if not config.option.collectonly]
 
 
 def family(item) -> list[Guest]:

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ CACHE = Path(
     os.environ.get("SYSGENID_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sysgenid-vm"
 )
+# What the cache holds is dropped when it has not been used for so long.
+UNUSED_DAYS = 14
 
 
 class Trouble(Exception):
@@ -81,6 +84,25 @@ def making(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cached(path: Path) -> bool:
+    """Is it in the cache? If so, it is in use as of now."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def drop_unused() -> None:
+    """Removes from the cache what no run has asked for in UNUSED_DAYS."""
+    oldest = time.time() - UNUSED_DAYS * 24 * 3600
+    with locked("drop"):
+        for path in CACHE.iterdir():
+            if path.is_dir() and path.stat().st_mtime < oldest:
+                progress(f"dropping {path.name} from the cache, unused for {UNUSED_DAYS} days")
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -1,28 +1,61 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The kernels that the guests run: stock ones as Debian's apt offers them.
+"""The kernels that the guests run: stock ones as Debian's archive offers them.
 
 Nothing is installed: packages are unpacked into the cache, by release and
-version, and looked for anew once a day. As a program: fetches those named.
+version, and looked for again once a day. As a program: fetches those named.
 """
 import functools
+import hashlib
 import json
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import archive
 import host
 import packages
+import roots
+from archive import Archive
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A stock kernel: the newest, or oldest, of a suite whose release matches."""
+    suite: str
+    release: str
+    oldest: bool = False
+
+    @property
+    def archive(self) -> Archive:
+        return Archive(self.suite)
+
+    @property
+    def debian(self) -> str:
+        """The Debian release that it is for."""
+        return self.suite.removesuffix("-backports")
+
 
 STOCK = {
-    "6.1-cloud": r"6\.1\.\d+-\d+-cloud-amd64",
-    "6.1": r"6\.1\.\d+-\d+-amd64",
-    "6.12-cloud": r"6\.12\.\d+(\+deb12)?-cloud-amd64",
+    "6.1-cloud": Stock("bookworm", r"6\.1\.\d+-\d+-cloud-amd64"),
+    "6.1": Stock("bookworm", r"6\.1\.\d+-\d+-amd64"),
+    "6.12-cloud": Stock("bookworm", r"6\.12\.\d+\+deb12-cloud-amd64"),
+    "6.1-oldest": Stock("bookworm", r"6\.1\.\d+-\d+-cloud-amd64", oldest=True),
+    "6.1-rt": Stock("bookworm", r"6\.1\.\d+-\d+-rt-amd64"),
+    "6.12-trixie-cloud": Stock("trixie", r"6\.12\.\d+\+deb13-cloud-amd64"),
+    "6.12-trixie-rt": Stock("trixie", r"6\.12\.\d+\+deb13-rt-amd64"),
+    "backports-cloud": Stock("trixie-backports", r"[\d.]+\+deb13-cloud-amd64"),
+    "backports-rt": Stock("trixie-backports", r"[\d.]+\+deb13-rt-amd64"),
 }
-SOURCE = "linux-source-6.12"
+# Every test runs with these; with the next ones those that are marked for it.
+FULL = ("6.1-cloud", "6.1", "6.12-cloud")
+MORE = ("6.1-oldest", "6.12-trixie-cloud", "6.12-trixie-rt", "backports-cloud", "backports-rt")
+# A kernel's image, by the packages that have it.
+IMAGES = {"linux-image-{}-unsigned": "boot/vmlinuz-{}",
+          "linux-binary-{}": "usr/lib/modules/{}/vmlinuz"}
+SOURCE, SOURCE_SUITE = "linux-source-6.12", "bookworm"
 # What is unpacked of the source: the tests' harness and the style checker.
 SOURCE_FILES = (
     "tools/testing/selftests/kselftest_harness.h",
@@ -38,7 +71,8 @@ SOURCE_FILES = (
 class Kernel:
     """A kernel to boot, and what it takes to build modules for it.
 
-    modules is its own lib/modules/RELEASE, if it has one. append, memory (in
+    modules is its own lib/modules/RELEASE, if it has one. Its modules are to be
+    built inside root, if that is not None: see roots.py. append, memory (in
     MiB) and patience (how many times a stock kernel's time limits it needs)
     are its guests' defaults. last_check is a shell command for the end of a
     guest's life; what it prints goes to the guest's log, and is judged there.
@@ -49,6 +83,7 @@ class Kernel:
     image: Path
     build_tree: Path
     modules: Path | None = None
+    root: Path | None = None
     append: str = ""
     memory: int = 160
     patience: float = 1
@@ -56,67 +91,60 @@ class Kernel:
     make_flags: tuple[str, ...] = ()
     counts_lines: bool = False
 
+    def setting(self, name: str) -> str:
+        """What CONFIG_name is set to in it; empty: not set."""
+        text = (self.build_tree / ".config").read_text(encoding="utf-8")
+        found = re.search(rf"^CONFIG_{name}=(.*)$", text, re.M)
+        return found[1] if found else ""
+
 
 def natural(text: str) -> list:
     """A sort key by which 6.1.0-9 comes before 6.1.0-10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
-def apt_cache(*argv: str) -> str:
-    return host.run(["apt-cache", *argv], "asking apt for its packages")
-
-
-def shown(package: str) -> dict[str, str]:
-    """The fields of a package's newest version; empty: apt doesn't offer it."""
-    done = subprocess.run(["apt-cache", "show", "--no-all-versions", package],
-                          capture_output=True, text=True, check=False)
-    return dict(re.findall(r"^([\w-]+): (.*)$", done.stdout, re.M))
-
-
 def find_stock(name: str) -> dict:
-    """The newest kernel of that name that apt offers, and its packages."""
-    offered = re.findall(rf"^linux-image-({STOCK[name]})-unsigned$",
-                         apt_cache("pkgnames", "linux-image-6."), re.M)
-    releases = sorted({match[0] if isinstance(match, tuple) else match for match in offered},
-                      key=natural, reverse=True)
-    releases = [release for release in releases if shown(f"linux-image-{release}-unsigned")]
-    if not releases:
-        raise host.Trouble(f"apt offers no kernel {name}, a package linux-image-{STOCK[name]}"
-                           "-unsigned: /etc/apt needs Debian 12 and its security updates")
-    image = f"linux-image-{releases[0]}-unsigned"
-    headers = shown(f"linux-headers-{releases[0]}")
-    if not headers:
-        raise host.Trouble(f"apt offers {image} without linux-headers-{releases[0]}: "
-                           "its lists are out of date, run `apt-get update` as root")
-    needs = re.findall(r"linux-(?:headers-[^ ,]+-common|kbuild-[^ ,]+)", headers["Depends"])
-    return {"release": releases[0], "version": shown(image)["Version"],
-            "packages": [image, f"linux-headers-{releases[0]}", *sorted(set(needs))]}
+    """The kernel of that name which the archive offers now, and its packages."""
+    stock = STOCK[name]
+    names = stock.archive.names("linux-")
+    releases = sorted({match[1] for match in (
+        re.fullmatch(f"linux-headers-({stock.release})", offered) for offered in names) if match},
+        key=natural, reverse=not stock.oldest)
+    for release in releases:
+        headers = f"linux-headers-{release}"
+        image = [pattern.format(release) for pattern in IMAGES]
+        modules = [f"linux-modules-{release}", f"linux-base-{release}"]  # since 7.2
+        shown = stock.archive.shown(*{headers, *modules, *image}.intersection(names))
+        if headers in shown and (image := [package for package in image if package in shown]):
+            break
+    else:
+        raise host.Trouble(f"Debian's {stock.suite} offers no kernel {name}, a package "
+                           f"linux-headers-{stock.release} with its image: "
+                           "the mirror in /etc/apt/sources.list lacks it")
+    needs = re.findall(r"linux-(?:headers-[^ ,]+-common[^ ,]*|kbuild-[^ ,]+)",
+                       shown[headers]["Depends"])
+    depends = ", ".join(fields["Depends"] for fields in (
+        shown[headers], *stock.archive.shown(*needs).values()) if "Depends" in fields)
+    tools = (depend.split()[0].partition(":")[0] for depend in depends.split(", "))
+    return {"release": release, "version": shown[headers]["Version"],
+            "packages": [image[0], headers,
+                         *(package for package in modules if package in shown), *sorted(set(needs))],
+            "tools": sorted({tool.removesuffix("-for-host") for tool in tools
+                             if not re.match("linux-(headers|kbuild|base|image)-?", tool)})}
 
 
 def find_source(name: str) -> dict:
-    found = shown(name)
+    found = Archive(SOURCE_SUITE).shown(name)
     if not found:
-        raise host.Trouble(f"apt offers no {name}: /etc/apt needs Debian 12's security updates")
-    return {"release": name, "version": found["Version"], "packages": [name]}
-
-
-def find(name: str) -> dict:
-    """What apt offers now, by lists that are at most a day old."""
-    with host.locked("apt"):
-        if packages.lists_age() > packages.DAY:
-            packages.refresh_lists()
-    return find_stock(name) if name in STOCK else find_source(name)
+        raise host.Trouble(f"Debian's {SOURCE_SUITE} offers no {name}: "
+                           "the mirror in /etc/apt/sources.list lacks its security updates")
+    return {"release": name, "version": found[name]["Version"], "packages": [name]}
 
 
 def place(found: dict) -> Path:
-    return host.CACHE / f"{found['release']}_{found['version'].replace(':', '-')}"
-
-
-def download(names: list[str], folder: Path) -> list[Path]:
-    """Fetches packages into a folder, without installing them."""
-    host.run(["apt-get", "-q", "-o", "APT::Sandbox::User=", "download", *names],
-             f"fetching {' '.join(names)}", cwd=folder)
-    return sorted(folder.glob("*.deb"))
+    """Where it is in the cache, by all that is in it."""
+    key = hashlib.sha256(" ".join(found["packages"]).encode()).hexdigest()[:8]
+    return host.CACHE / f"{found['release']}_{found['version'].replace(':', '-')}_{key}"
 
 
 def unpack_kernel(debs: list[Path], folder: Path, release: str, final: Path) -> None:
@@ -126,12 +154,6 @@ def unpack_kernel(debs: list[Path], folder: Path, release: str, final: Path) -> 
         deb.unlink()
     makefile = folder / f"usr/src/linux-headers-{release}/Makefile"
     makefile.write_text(makefile.read_text().replace("/usr/src/", f"{final}/usr/src/"))
-    for name in ("build", "source"):
-        link = folder / f"lib/modules/{release}" / name
-        if link.is_symlink():
-            target = link.readlink()
-            link.unlink()
-            link.symlink_to(Path("../../..") / target.relative_to("/"))
 
 
 def unpack_source(debs: list[Path], folder: Path) -> None:
@@ -142,15 +164,15 @@ def unpack_source(debs: list[Path], folder: Path) -> None:
               f" tar -xJ --strip-components=1 -C {folder} {wanted}"], f"unpacking {SOURCE}")
 
 
-def fetch(name: str, found: dict) -> None:
-    """Makes sure that what find() has found is in the cache."""
+def fetch(name: str, found: dict, offered: Archive) -> None:
+    """Makes sure that what was found is in the cache."""
     folder = place(found)
     with host.locked(name):
-        if folder.exists():
+        if host.cached(folder):
             return
         host.progress(f"fetching {found['release']} ({found['version']})")
         with host.making(folder) as temporary:
-            debs = download(found["packages"], temporary)
+            debs = offered.download(found["packages"], temporary)
             if name in STOCK:
                 unpack_kernel(debs, temporary, found["release"], folder)
             else:
@@ -158,23 +180,26 @@ def fetch(name: str, found: dict) -> None:
 
 
 def fetched(name: str) -> tuple[dict, Path]:
-    """The newest of a stock kernel, or of the source, as of today.
+    """A stock kernel, or the source, as of today.
 
-    apt is asked once a day. If that fails, or fetching, the last one serves.
+    The archive is asked once a day. If that fails, or fetching, the last one serves.
     """
-    record = host.CACHE / f"newest-{name}.json"
+    record = host.CACHE / f"found-{name}.json"
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
         age = time.time() - record.stat().st_mtime
-        there = place(known).exists()
+        there = host.cached(place(known))
     except (OSError, ValueError):
         known, age, there = None, 0, False
     if not there or age > packages.DAY:
+        offered = STOCK[name].archive if name in STOCK else Archive(SOURCE_SUITE)
         try:
-            found = find(name)
-            fetch(name, found)
+            offered.refresh()
+            found = find_stock(name) if name in STOCK else find_source(name)
+            fetch(name, found, offered)
             host.write_whole(record, json.dumps(found, indent=1))
             known = found
+            host.drop_unused()
         except host.Trouble as trouble:
             if not there:
                 raise
@@ -184,15 +209,24 @@ def fetched(name: str) -> tuple[dict, Path]:
 
 def stock(name: str) -> Kernel:
     found, folder = fetched(name)
-    release = found["release"]
-    return Kernel(name, release, folder / f"boot/vmlinuz-{release}",
-                  folder / f"usr/src/linux-headers-{release}", folder / f"lib/modules/{release}")
+    release, debian = found["release"], STOCK[name].debian
+    images = (folder / image.format(release) for image in IMAGES.values())
+    modules = (folder / where / release for where in ("lib/modules", "usr/lib/modules"))
+    return Kernel(name, release, next(image for image in images if image.exists()),
+                  folder / f"usr/src/linux-headers-{release}",
+                  modules=next(path for path in modules if (path / "modules.order").exists()),
+                  root=None if debian == archive.this_release()
+                  else roots.get(debian, tuple(found["tools"])))
 
 
 @functools.cache
 def source() -> Path:
     """The folder with SOURCE_FILES of the kernel's source, and its package."""
     return fetched(SOURCE)[1]
+
+
+def source_version() -> str:
+    return fetched(SOURCE)[0]["version"]
 
 
 # How to get each kernel that there is, by name.

@@ -45,7 +45,7 @@ def tree() -> Path:
     packed = kernels.source()
     folder = packed.with_name(f"{packed.name}-tree")
     with host.locked("source-tree"):
-        if not folder.exists():
+        if not host.cached(folder):
             host.progress(f"unpacking {kernels.SOURCE}")
             with host.making(folder) as temporary:
                 deb = next(packed.glob("*.deb"))
@@ -102,15 +102,15 @@ def compile_tree(name: str, folder: Path, *goals: str) -> None:
 def cached(name: str, fragments: tuple[str, ...], *goals: str) -> Path:
     """The folder of a configured and built tree."""
     packages.install(PACKAGES)
-    key = hashlib.sha256(kernels.source().name.encode())
+    key = hashlib.sha256(f"{kernels.SOURCE}_{kernels.source_version()}".encode())
     for fragment in fragments:
         key.update((CONFIGS / fragment).read_bytes())
     key.update(" ".join(goals).encode())
     folder = host.CACHE / f"{name}_{key.hexdigest()[:16]}"
-    if folder.exists():  # nor does it have to wait for a build of another configuration
+    if host.cached(folder):  # nor does it have to wait for a build of another configuration
         return folder
     with host.locked(name):
-        if not folder.exists():
+        if not host.cached(folder):
             host.progress(f"building {name}, some minutes; the next time it is there")
             with host.making(folder) as temporary:
                 configure(temporary, fragments, *[goal for goal in goals if "=" in goal])

@@ -70,6 +70,13 @@ def refresh_lists() -> None:
             "fetching apt's package lists")
 
 
+def ensure_lists() -> None:
+    """Fetches apt's package lists if there are none."""
+    with host.locked("apt"):
+        if lists_age() == float("inf"):
+            refresh_lists()
+
+
 def install(packages: tuple[str, ...] = NEEDED) -> None:
     """Installs what is missing of the given packages."""
     missing = [name for name in packages if name not in installed(packages)]

@@ -7,6 +7,8 @@ import build
 import host
 import pytest
 
+pytestmark = pytest.mark.every_kernel
+
 # gcc's and sparse's, not kbuild's about the machine that it runs on.
 COMPLAINT = re.compile(r"^\S+\.[chS]:\d+.*(warning|error): |^(WARNING|ERROR): ", re.M)
 

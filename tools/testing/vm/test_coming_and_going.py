@@ -5,16 +5,17 @@ import pytest
 from events import events, interrupt, load_modules, mask_events, settled_generation
 from guest import BACKEND, Guest
 
+pytestmark = pytest.mark.every_kernel
+
 OURS = "/sys/bus/platform/drivers/vm_generation_id"
 # The kernel's own driver, and the device that it is bound to.
 OWN = "$(echo /sys/bus/*/drivers/vmgenid)"
 DEVICE = "$(basename $(echo /sys/bus/acpi/devices/QEMUVGID:*))"
-HAVE_OWN = ("6.1", "6.12-cloud")
 
 
 def loads(kernel) -> str:
     """What the driver says, all of it, when it is bound."""
-    beside = ", beside the kernel's own driver" if kernel.name in HAVE_OWN else ""
+    beside = ", beside the kernel's own driver" if kernel.setting("VMGENID") else ""
     return f"drives the generation counter{beside}"
 
 

@@ -16,6 +16,8 @@ from events import (COUNT, SEEN, events, interrupt, interrupted_cpu, load_module
                     on_cpu, settled_generation)
 from guest import Guest, Snapshot
 
+pytestmark = pytest.mark.every_kernel
+
 RESTORES = 20
 # Where one that is stale shows the bug more often than not; and with a kernel that
 # is slow, as it has other bugs to find.

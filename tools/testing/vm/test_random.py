@@ -15,6 +15,8 @@ from channel import Program
 from events import interrupted_cpu, load_modules, mask_events, on_cpu
 from guest import BACKEND, Guest, Snapshot, new_guid
 
+pytestmark = pytest.mark.every_kernel
+
 PREDICTABLE = {
     "cpu_flags": "-rdrand,-rdseed",
     "append": "random.trust_cpu=off random.trust_bootloader=off",

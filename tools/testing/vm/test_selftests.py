@@ -8,6 +8,8 @@ import re
 import build
 import pytest
 
+pytestmark = pytest.mark.every_kernel
+
 SKIPPED = 4
 PROGRAMS = [pytest.param(program, id=f"{suite.name}/{program}")
             for suite in build.suites() for program in build.tests(suite)]

@@ -2,6 +2,8 @@
 """What programs in a guest see of its snapshot, and of the clones."""
 import pytest
 
+pytestmark = pytest.mark.every_kernel
+
 WAYS = ("read", "poll", "map", "uevent")
 
 

@@ -134,8 +134,8 @@ DEFINE_DEBUGFS_ATTRIBUTE(stretch_fops, stretch_get, NULL, "%llu\n");
 
 static int __init latency_init(void)
 {
-	hrtimer_init(&timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS_PINNED_HARD);
-	timer.function = timer_fired;
+	hrtimer_setup(&timer, timer_fired, CLOCK_MONOTONIC,
+		      HRTIMER_MODE_ABS_PINNED_HARD);
 	thread = kthread_create(thread_main, NULL, "latency_test");
 	if (IS_ERR(thread))
 		return PTR_ERR(thread);

@@ -70,8 +70,8 @@ module_param_cb(write, &write_ops, NULL, 0600);
 
 static int __init write_guid_init(void)
 {
-	hrtimer_init(&timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
-	timer.function = write_piece;
+	hrtimer_setup(&timer, write_piece, CLOCK_MONOTONIC,
+		      HRTIMER_MODE_REL_HARD);
 	guid = memremap(address, GUID_BYTES, MEMREMAP_WB);
 	return guid ? 0 : -ENXIO;
 }
