@@ -52,7 +52,7 @@ def run(argv: list[str | Path], doing: str, **options) -> str:
         raise Trouble(f"{doing} failed: {argv[0]} is not installed") from None
     if done.returncode:
         lines = done.stdout.strip().splitlines() or [f"{argv[0]} ended with {done.returncode}"]
-        errors = [line for line in lines if line.startswith("E: ")]
+        errors = [line for line in lines if line.startswith("E: ") or " error: " in line]
         raise Trouble(f"{doing} failed: {explain(done.stdout) or (errors or lines)[-1]}")
     return done.stdout
 

@@ -2,6 +2,7 @@
 """The modules build without a warning, by the strictest of the usual checks."""
 import re
 import shutil
+from dataclasses import replace
 
 import build
 import host
@@ -28,3 +29,31 @@ def test_no_warning_from_gcc_nor_sparse(kernel, elsewhere):
     printed += build.make_test_modules(kernel, "W=1", "C=2", into=elsewhere)
     assert "sysgenid.ko" in printed and "vm_generation_id.ko" in printed
     assert not COMPLAINT.search(printed), printed
+
+
+# What Linux 6.5 brought with linux/cleanup.h, in all headers that use it.
+GUARDS = re.compile(r"^#include <linux/cleanup\.h>\n|^\s*scoped_guard\(.*\n|"
+                    r"^DEFINE_(?:CLASS|FREE|GUARD|LOCK_GUARD_[01])\(.*\n(?:[ \t].*\n)*", re.M)
+
+
+@pytest.fixture
+def without_guards(kernel, tmp_path):
+    """The kernel with headers like those from before Linux 6.5."""
+    sources = kernel.build_tree.parent
+    copy = tmp_path / "src"
+    shutil.copytree(sources, copy, symlinks=True)
+    tree = copy / kernel.build_tree.name
+    makefile = tree / "Makefile"
+    makefile.write_text(makefile.read_text().replace(f"{sources}/", f"{copy}/"))
+    (tmp_path / "lib").symlink_to(sources.parent / "lib")  # which a link in the copy leads to
+    for header in copy.glob("*-common/include/linux/**/*.h"):
+        if header.name == "cleanup.h":
+            header.unlink()
+        elif GUARDS.search(text := header.read_text()):
+            header.write_text(GUARDS.sub("", text))
+    return replace(kernel, build_tree=tree)
+
+
+@pytest.mark.kernels("6.1-cloud")
+def test_no_warning_where_the_kernel_has_no_guards(without_guards, tmp_path):
+    assert not COMPLAINT.search(build.make_modules(without_guards, "W=1", into=tmp_path / "build"))
