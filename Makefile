@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs overlay modules install install-modules install-user install-openssl check check-long check-debian check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-user install-openssl check check-all check-long check-debian check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -46,13 +46,18 @@ install-openssl: ## the OpenSSL provider and sysgenid-openssl(8) only; needs lib
 deb: $(PYTHON) ## build Debian packages, in build/deb/
 	@$(PYTHON) $(VM)/debian.py
 
-check: $(PYTHON) ## run every test, in guests with Debian's kernels; ACCEL=kvm makes it quick
+check: $(PYTHON) ## run the tests, in guests with Debian's kernels; ACCEL=kvm makes it quick
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not long" $(PYTEST_ARGS)
 
 check-long: $(PYTHON) ## the tests of check that restore guests again and again, as often as is promised
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m long $(PYTEST_ARGS)
+
+check-all: $(PYTHON) ## run every test there is, with every kernel there is; takes hours
+	@$(PYTHON) $(VM)/packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian" --every-stock-kernel $(PYTEST_ARGS)
+	@$(MAKE) check-debian check-debug check-kcsan
 
 check-debian: $(PYTHON) ## install, upgrade and purge the packages in a Debian, and clone it
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \

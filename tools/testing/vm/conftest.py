@@ -27,6 +27,8 @@ GUID = new_guid()
 def pytest_addoption(parser):
     parser.addoption("--kernel", action="append", metavar="NAME", dest="kernels",
                      help=f"run with this kernel only (repeatable): {', '.join(kernels.PROVIDERS)}")
+    parser.addoption("--every-stock-kernel", action="store_const", dest="kernels",
+                     const=list(kernels.STOCK), help="run every test with each stock kernel")
 
 
 def choose_kernels(config) -> None:

@@ -53,7 +53,7 @@ def run(argv: list[str | Path], doing: str, **options) -> str:
     if done.returncode:
         lines = done.stdout.strip().splitlines() or [f"{argv[0]} ended with {done.returncode}"]
         errors = [line for line in lines if line.startswith("E: ") or " error: " in line]
-        raise Trouble(f"{doing} failed: {explain(done.stdout) or (errors or lines)[-1]}")
+        raise Trouble(f"{doing} failed: {explain(done.stdout) or [*errors, lines[-1]][0]}")
     return done.stdout
 
 
