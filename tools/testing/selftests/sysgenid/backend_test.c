@@ -265,7 +265,7 @@ TEST_F(backend, notifier_is_called_after_publication_and_before_wake_up)
 	while (test_get("last_told") != self->first + 1)
 		sched_yield();
 	EXPECT_EQ(self->first + 1, *self->counter);
-	EXPECT_TRUE(is_asleep(poller.task, SYS_poll));
+	EXPECT_TRUE(is_asleep(poller.task, SYS_OF_POLL));
 	test_set("hold", 0);
 	finish_call(&poller);
 	EXPECT_EQ(POLLIN, poller.result);

@@ -217,6 +217,13 @@ static inline int call_read(int fd, unsigned long size)
 	return read(fd, &generation, size) < 0 ? -1 : (int)generation;
 }
 
+/* What poll() calls: newer architectures have no SYS_poll. */
+#ifdef SYS_poll
+#define SYS_OF_POLL SYS_poll
+#else
+#define SYS_OF_POLL SYS_ppoll
+#endif
+
 static inline int call_poll(int fd, unsigned long timeout)
 {
 	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
@@ -234,7 +241,7 @@ static inline void start_reader(struct caller *caller, int fd)
 static inline void start_poller(struct caller *caller, int fd)
 {
 	start_call(caller, call_poll, fd, -1);
-	wait_asleep(caller->task, SYS_poll);
+	wait_asleep(caller->task, SYS_OF_POLL);
 }
 
 static inline void start_overseer(struct caller *caller, int fd, unsigned long ms)

@@ -435,7 +435,7 @@ static int call_select(int fd, unsigned long unused)
 	(void)unused;
 	FD_ZERO(&set);
 	FD_SET(fd, &set);
-	return syscall(SYS_select, fd + 1, &set, NULL, NULL, NULL);
+	return syscall(SYS_pselect6, fd + 1, &set, NULL, NULL, NULL, NULL);
 }
 
 static int call_epoll(int fd, unsigned long unused)
@@ -445,7 +445,7 @@ static int call_epoll(int fd, unsigned long unused)
 
 	(void)unused;
 	epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
-	return syscall(SYS_epoll_wait, epoll, &event, 1, -1);
+	return syscall(SYS_epoll_pwait, epoll, &event, 1, -1, NULL, 0);
 }
 
 FIXTURE(killed) {
@@ -459,9 +459,9 @@ FIXTURE_VARIANT(killed) {
 };
 
 FIXTURE_VARIANT_ADD(killed, in_read) { call_read, 4, SYS_read };
-FIXTURE_VARIANT_ADD(killed, in_poll) { call_poll, -1, SYS_poll };
-FIXTURE_VARIANT_ADD(killed, in_select) { call_select, 0, SYS_select };
-FIXTURE_VARIANT_ADD(killed, in_epoll_wait) { call_epoll, 0, SYS_epoll_wait };
+FIXTURE_VARIANT_ADD(killed, in_poll) { call_poll, -1, SYS_OF_POLL };
+FIXTURE_VARIANT_ADD(killed, in_select) { call_select, 0, SYS_pselect6 };
+FIXTURE_VARIANT_ADD(killed, in_epoll_wait) { call_epoll, 0, SYS_epoll_pwait };
 FIXTURE_VARIANT_ADD(killed, in_wait_for_ever) { wait_watchers, 0, SYS_ioctl };
 FIXTURE_VARIANT_ADD(killed, in_wait_with_timeout) { wait_watchers, 100000, SYS_ioctl };
 

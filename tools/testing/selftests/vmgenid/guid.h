@@ -6,8 +6,10 @@
 #ifndef GUID_H
 #define GUID_H
 
+#include <endian.h>
 #include <err.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -43,11 +45,28 @@ static uint32_t guid_find_address(const char *path)
 	return page + OFFSET;
 }
 
+/* In a device tree: reg, with two big-endian cells of address and two of size. */
+static uint32_t guid_find_in_device_tree(void)
+{
+	uint32_t cells[4] = { 0 };
+	glob_t found;
+	FILE *file;
+
+	if (glob("/proc/device-tree/vmgenid@*/reg", 0, NULL, &found))
+		return 0;
+	file = fopen(found.gl_pathv[0], "r");
+	if (!file || fread(cells, sizeof(cells), 1, file) != 1)
+		err(1, "%s", found.gl_pathv[0]);
+	fclose(file);
+	globfree(&found);
+	return be32toh(cells[1]);
+}
+
 /* Maps the GUID and remembers its value. */
 static void guid_start(void)
 {
 	const long page = sysconf(_SC_PAGESIZE);
-	uint32_t address = 0;
+	uint32_t address = guid_find_in_device_tree();
 	char path[64];
 	char *memory;
 	int fd;
@@ -57,7 +76,7 @@ static void guid_start(void)
 		address = guid_find_address(path);
 	}
 	if (!address)
-		errx(1, "no ACPI table of QEMU gives the address of the GUID");
+		errx(1, "neither an ACPI table of QEMU nor a device tree gives the address of the GUID");
 	fd = open("/dev/mem", O_RDONLY);
 	memory = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, address & -page);
 	if (fd < 0 || memory == MAP_FAILED)
