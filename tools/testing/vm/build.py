@@ -2,7 +2,8 @@
 """Builds what goes into the guests: modules, programs, file system images.
 
 Everything lands in build/ of the checkout: build/KERNEL/ what depends on the
-kernel, build/programs/ what does not.
+kernel, build/programs/ what does not; programs of another architecture are in
+build/programs-ARCHITECTURE/.
 """
 import functools
 import shutil
@@ -20,6 +21,15 @@ PROGRAMS = host.BUILD / "programs"
 
 def folder(kernel: Kernel) -> Path:
     return host.BUILD / kernel.name
+
+
+def programs_folder(kernel: Kernel | None) -> Path:
+    """Where that kernel's programs are; None stands for this machine's."""
+    return PROGRAMS.with_name(f"programs-{kernel.architecture}") if foreign(kernel) else PROGRAMS
+
+
+def foreign(kernel: Kernel | None) -> bool:
+    return bool(kernel and kernel.cross)
 
 
 def forget_other_tree(kernel: Kernel) -> None:
@@ -67,10 +77,13 @@ def suites() -> list[Path]:
     return sorted(makefile.parent for makefile in SELFTESTS.glob("*/Makefile"))
 
 
-def make_suite(suite: Path, *goals: str) -> str:
-    argv = ["make", "-s", "-C", suite, f"OUTPUT={PROGRAMS / suite.name}"]
+def make_suite(suite: Path, *goals: str, kernel: Kernel | None = None) -> str:
+    argv = ["make", "-s", "-C", suite, f"OUTPUT={programs_folder(kernel) / suite.name}"]
     if "KSELFTEST_DIR" in (suite / "Makefile").read_text(encoding="utf-8"):
         argv.append(f"KSELFTEST_DIR={kernels.source() / 'tools/testing/selftests'}")
+    if foreign(kernel):
+        argv = [*roots.inside(kernel.root), *argv, f"CC={kernel.cross}gcc",
+                f"AR={kernel.cross}ar", "TESTS_32=", "BENCH="]
     return host.run([*argv, *goals], f"building the programs in {suite.relative_to(host.ROOT)}")
 
 
@@ -80,19 +93,24 @@ def tests(suite: Path) -> list[str]:
     return make_suite(suite, "list").split()
 
 
-def make_programs(chosen: list[Path]) -> None:
-    """Builds what runs in guests of any kernel: the agent, and those suites."""
-    PROGRAMS.mkdir(parents=True, exist_ok=True)
-    host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", PROGRAMS / "agent",
-              Path(__file__).with_name("agent.c")], "building the guests' agent")
+def make_programs(chosen: list[Path], kernel: Kernel | None = None) -> None:
+    """Builds what runs in guests: the agent, and those suites."""
+    programs_folder(kernel).mkdir(parents=True, exist_ok=True)
+    tools = [*roots.inside(kernel.root), f"{kernel.cross}gcc"] if foreign(kernel) else ["gcc"]
+    host.run([*tools, "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o",
+              programs_folder(kernel) / "agent", Path(__file__).with_name("agent.c")],
+             "building the guests' agent")
     for suite in chosen:
-        (PROGRAMS / suite.name).mkdir(exist_ok=True)
-        make_suite(suite)
+        if foreign(kernel) and suite.name == "debug":  # for the kernels built here
+            continue
+        (programs_folder(kernel) / suite.name).mkdir(exist_ok=True)
+        make_suite(suite, kernel=kernel)
 
 
-def programs() -> list[Path]:
+def programs(kernel: Kernel | None = None) -> list[Path]:
     """What the suites have built."""
-    return [path for suite in suites() for path in sorted((PROGRAMS / suite.name).glob("*"))
+    return [path for suite in suites()
+            for path in sorted((programs_folder(kernel) / suite.name).glob("*"))
             if path.is_file() and path.stat().st_mode & 0o100]
 
 
@@ -105,10 +123,10 @@ def built_modules(kernel: Kernel) -> list[Path]:
 
 def new_image(kernel: Kernel) -> Image:
     """All that the guests of a kernel have by default; for more to be added."""
-    image = Image().basics(PROGRAMS / "agent")
+    image = Image().basics(programs_folder(kernel) / "agent", kernel.busybox)
     for module in built_modules(kernel):
         image.file(f"modules/{module.name}", module)
-    for program in programs():
+    for program in programs(kernel):
         image.file(f"test/{program.name}", program)
     return image
 
@@ -149,8 +167,10 @@ def prepare(names: list[str], only: str = "*") -> None:
     """
     chosen = [kernels.get(name) for name in names]
     with host.locked("build", host.BUILD):
-        host.progress("building the programs for the guests")
-        make_programs([suite for suite in suites() if suite.match(only)])
+        needed = [suite for suite in suites() if suite.match(only)]
+        for kernel in {kernel.architecture: kernel for kernel in chosen}.values():
+            host.progress(f"building the programs for the guests ({kernel.architecture})")
+            make_programs(needed, kernel)
         for kernel in chosen:
             host.progress(f"building the modules for {kernel.release}")
             make_modules(kernel, "W=1")

@@ -32,11 +32,17 @@ def pytest_addoption(parser):
 
 
 def choose_kernels(config) -> None:
-    """Sets the options to the kernels that tests run with, for the workers too."""
+    """Sets the options to the kernels that tests run with."""
     option = config.option
     option.full = option.kernels or list(kernels.FULL)
     option.kernels = option.kernels or [*kernels.FULL, *kernels.MORE]
     option.missing = {}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Gives a worker process what choose_kernels() has set; pytest-xdist's hook."""
+    node.workerinput["full"] = node.config.option.full
 
 
 def leave_out_missing(option) -> None:
@@ -58,6 +64,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "debian: takes a whole Debian; make check-debian")
     config.addinivalue_line("markers", "long: the many restores of a test that has fewer, too; make check-long")
     if hasattr(config, "workerinput"):
+        config.option.full = config.workerinput["full"]
         return
     choose_kernels(config)
     if config.option.collectonly:

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import arm64
 import build
 import gcov
 import host
@@ -37,7 +38,7 @@ BACKEND = "vm_generation_id"
 # its own fault: real hangs are found by the tests' time limits. The kernel's
 # tests of its ciphers, which are a third of some kernels' start, are not ours.
 # As a ramfs the root may take more than half of the little memory that there is.
-APPEND = ("console=ttyS0 loglevel=8 panic=-1 no_timer_check tsc=reliable "
+APPEND = ("loglevel=8 panic=-1 no_timer_check tsc=reliable "
           "rcupdate.rcu_cpu_stall_timeout=200 watchdog_thresh=60 cryptomgr.notests "
           "rootfstype=ramfs")
 
@@ -94,19 +95,25 @@ def gate_of(console: Path) -> Path:
 
 
 def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
-    """QEMU's, but for its two sockets."""
+    """QEMU's, but for its sockets."""
     kernel = options.kernel
-    argv = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64",
+    append = " ".join(filter(None, (APPEND, kernel.append, options.append)))
+    if kernel.architecture == "arm64":
+        argv = ["qemu-system-aarch64", *arm64.arguments(options, console.parent, console.stem),
+                "-accel", "tcg", "-append", f"{append} {arm64.APPEND}",
+                "-serial", "chardev:console", "-device", "pci-serial,chardev=agent"]
+    else:
+        argv = ["qemu-system-x86_64", "-machine", options.machine, "-accel", accelerator(),
+                "-cpu", ",".join(filter(None, ("max", options.cpu_flags))),
+                "-append", f"{append} console=ttyS0",
+                "-serial", "chardev:console", "-serial", "chardev:agent"]
+        if options.guid:
+            argv += ["-device", f"vmgenid,guid={options.guid}"]
+    argv = ["setpriv", "--pdeathsig", "KILL", *argv,
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-machine", options.machine, "-accel", accelerator(),
-            "-cpu", ",".join(filter(None, ("max", options.cpu_flags))),
             "-smp", str(options.smp), "-m", str(options.memory or kernel.memory),
             "-kernel", str(kernel.image), "-initrd", str(initrd),
-            "-append", " ".join(filter(None, (APPEND, kernel.append, options.append))),
-            "-chardev", f"file,id=console,path={console}", "-serial", "chardev:console",
-            "-serial", "chardev:agent", "-mon", "chardev=qmp,mode=control"]
-    if options.guid:
-        argv += ["-device", f"vmgenid,guid={options.guid}"]
+            "-chardev", f"file,id=console,path={console}", "-mon", "chardev=qmp,mode=control"]
     if options.firmware:
         argv += ["-bios", str(options.firmware)]
     if options.network:
@@ -146,6 +153,8 @@ class Guest:
         self.errors = logs / f"{name}.qemu"
         self.expected: list[str] = []
         self.children: list[Guest] = []
+        self.silent = False     # no interrupt comes with a restore; device trees only
+        self.hypervisor: arm64.Hypervisor | None = None
         self.process: subprocess.Popen | None = None
         self.patience = options.kernel.patience
         self.last_check = options.kernel.last_check
@@ -180,15 +189,20 @@ class Guest:
     def _launch(self, snapshot: "Snapshot | None", resumed: State | None) -> None:
         agent, agent_end = socket.socketpair()
         monitor, monitor_end = socket.socketpair()
+        test, test_end = socket.socketpair()
         argv = [*arguments(self.options, self._initrd(), self.console),
                 "-chardev", f"socket,id=agent,fd={agent_end.fileno()}",
                 "-chardev", f"socket,id=qmp,fd={monitor_end.fileno()}"]
+        by_hand = self.options.guid and self.options.kernel.architecture == "arm64"
+        if by_hand:
+            argv += ["-chardev", f"socket,id=qtest,fd={test_end.fileno()}",
+                     "-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
         if snapshot:
             argv += ["-incoming", "defer"]
-        with open(self.errors, "wb") as errors, agent_end, monitor_end:
+        with open(self.errors, "wb") as errors, agent_end, monitor_end, test_end:
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                pass_fds=(agent_end.fileno(), monitor_end.fileno()))
+                pass_fds=(agent_end.fileno(), monitor_end.fileno(), test_end.fileno()))
         self.limit = threading.Timer(self.options.seconds * self.patience, self.process.kill)
         self.limit.daemon = True
         self.limit.start()
@@ -197,6 +211,8 @@ class Guest:
             self.qmp = Qmp(monitor, 30)
             self.qmp.command("migrate-set-capabilities",
                              capabilities=[{"capability": "events", "state": True}])
+            if by_hand:
+                self.hypervisor = arm64.Hypervisor(test, self.qmp)
             if snapshot:
                 self.qmp.command("migrate-incoming", uri=f"exec:cat {snapshot.path}")
         except QmpError as error:
@@ -385,6 +401,7 @@ class Snapshot:
         children = self.guest.children
         children.append(Guest(options, self.guest.logs,
                               f"{self.guest.name}-{len(children) + 1}", self))
+        children[-1].silent = self.guest.silent
         if len(children) > 1:
             children[-1].last_check = ""
         return children[-1]
@@ -423,5 +440,10 @@ def go(*clones: Guest) -> None:
             clone.qmp.wait_event("MIGRATION", 60 * clone.patience, status="completed")
         except QmpError as error:
             clone._died(f"no restore: {error}")
+    for clone in clones:
+        if clone.hypervisor:
+            clone.hypervisor.set_guid(clone.options.guid)
+            if not clone.silent:
+                clone.hypervisor.interrupt()
     for clone in clones:
         clone.qmp.command("cont")

@@ -56,12 +56,12 @@ class Image:
         temporary.write_bytes(b"".join(self.entries.values()))
         return temporary.rename(path)
 
-    def basics(self, agent: Path) -> "Image":
+    def basics(self, agent: Path, busybox: Path = BUSYBOX) -> "Image":
         """Adds a shell, the usual commands, and the agent as first process."""
         for name in ("dev", "proc", "sys", "run", "tmp"):
             self.folder(name)
         self.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
-        self.file("bin/busybox", BUSYBOX)
+        self.file("bin/busybox", busybox)
         applets = host.run([BUSYBOX, "--list"], "asking busybox for its commands").split()
         for applet in applets:
             if applet != "busybox":

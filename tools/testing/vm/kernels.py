@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import archive
@@ -27,10 +27,12 @@ class Stock:
     suite: str
     release: str
     oldest: bool = False
+    architecture: str = "amd64"
+    memory: int = 128  # MiB
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.suite)
+        return Archive(self.suite, self.architecture)
 
     @property
     def debian(self) -> str:
@@ -41,17 +43,24 @@ class Stock:
 STOCK = {
     "6.1-cloud": Stock("bookworm", r"6\.1\.\d+-\d+-cloud-amd64"),
     "6.1": Stock("bookworm", r"6\.1\.\d+-\d+-amd64"),
-    "6.12-cloud": Stock("bookworm", r"6\.12\.\d+\+deb12-cloud-amd64"),
+    "6.12-cloud": Stock("bookworm", r"6\.12\.\d+\+deb12[\d.]*-cloud-amd64"),
     "6.1-oldest": Stock("bookworm", r"6\.1\.\d+-\d+-cloud-amd64", oldest=True),
-    "6.1-rt": Stock("bookworm", r"6\.1\.\d+-\d+-rt-amd64"),
-    "6.12-trixie-cloud": Stock("trixie", r"6\.12\.\d+\+deb13-cloud-amd64"),
-    "6.12-trixie-rt": Stock("trixie", r"6\.12\.\d+\+deb13-rt-amd64"),
-    "backports-cloud": Stock("trixie-backports", r"[\d.]+\+deb13-cloud-amd64"),
-    "backports-rt": Stock("trixie-backports", r"[\d.]+\+deb13-rt-amd64"),
+    "6.1-rt": Stock("bookworm", r"6\.1\.\d+-\d+-rt-amd64", memory=256),
+    "6.12-trixie-cloud": Stock("trixie", r"6\.12\.\d+\+deb13[\d.]*-cloud-amd64"),
+    "6.12-trixie-rt": Stock("trixie", r"6\.12\.\d+\+deb13[\d.]*-rt-amd64", memory=256),
+    "backports-cloud": Stock("trixie-backports", r"[\d.]+\+deb13[\d.]*-cloud-amd64"),
+    "backports-rt": Stock("trixie-backports", r"[\d.]+\+deb13[\d.]*-rt-amd64", memory=256),
+    "6.1-arm64": Stock("bookworm", r"6\.1\.\d+-\d+-cloud-arm64", architecture="arm64", memory=512),
+    "6.12-trixie-arm64": Stock("trixie", r"6\.12\.\d+\+deb13[\d.]*-cloud-arm64",
+                               architecture="arm64", memory=512),
 }
 # Every test runs with these; with the next ones those that are marked for it.
 FULL = ("6.1-cloud", "6.1", "6.12-cloud")
 MORE = ("6.1-oldest", "6.12-trixie-cloud", "6.12-trixie-rt", "backports-cloud", "backports-rt")
+# Those of another architecture are built for with a cross compiler; their guests
+# need their own shell.
+CROSS = {"arm64": ("aarch64-linux-gnu", ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"))}
+FOREIGN_PACKAGES = ("busybox-static",)
 # A kernel's image, by the packages that have it.
 IMAGES = {"linux-image-{}-unsigned": "boot/vmlinuz-{}",
           "linux-binary-{}": "usr/lib/modules/{}/vmlinuz"}
@@ -82,14 +91,21 @@ class Kernel:
     release: str
     image: Path
     build_tree: Path
+    architecture: str = "amd64"
     modules: Path | None = None
     root: Path | None = None
+    busybox: Path = Path("/bin/busybox")
     append: str = ""
     memory: int = 160
     patience: float = 1
     last_check: str = ""
     make_flags: tuple[str, ...] = ()
     counts_lines: bool = False
+
+    @property
+    def cross(self) -> str:
+        """The prefix of its compiler's name; empty: the compiler is this machine's."""
+        return f"{CROSS[self.architecture][0]}-" if self.architecture in CROSS else ""
 
     def setting(self, name: str) -> str:
         """What CONFIG_name is set to in it; empty: not set."""
@@ -123,14 +139,22 @@ def find_stock(name: str) -> dict:
                            "the mirror in /etc/apt/sources.list lacks it")
     needs = re.findall(r"linux-(?:headers-[^ ,]+-common[^ ,]*|kbuild-[^ ,]+)",
                        shown[headers]["Depends"])
+    kbuild = [package for package in needs if package.startswith("linux-kbuild-")]
+    here = Archive(stock.suite).shown(*kbuild)
     depends = ", ".join(fields["Depends"] for fields in (
-        shown[headers], *stock.archive.shown(*needs).values()) if "Depends" in fields)
-    tools = (depend.split()[0].partition(":")[0] for depend in depends.split(", "))
-    return {"release": release, "version": shown[headers]["Version"],
-            "packages": [image[0], headers,
-                         *(package for package in modules if package in shown), *sorted(set(needs))],
-            "tools": sorted({tool.removesuffix("-for-host") for tool in tools
-                             if not re.match("linux-(headers|kbuild|base|image)-?", tool)})}
+        shown[headers], *here.values()) if "Depends" in fields)
+    tools = {depend.split()[0].partition(":")[0].removesuffix("-for-host")
+             for depend in depends.split(", ")}
+    tools = {tool for tool in tools if not re.match("linux-(headers|kbuild|base|image)", tool)}
+    offered = [image[0], headers, *(package for package in modules if package in shown),
+               *sorted(set(needs).difference(kbuild))]
+    if stock.architecture in CROSS:
+        prefix, compilers = CROSS[stock.architecture]
+        tools = {f"{tool}-{prefix}" if re.fullmatch(r"gcc-\d+", tool) else tool for tool in tools}
+        tools.update(compilers)
+        offered += FOREIGN_PACKAGES
+    return {"release": release, "version": shown[headers]["Version"], "packages": offered,
+            "kbuild": kbuild, "tools": sorted(tools)}
 
 
 def find_source(name: str) -> dict:
@@ -143,7 +167,7 @@ def find_source(name: str) -> dict:
 
 def place(found: dict) -> Path:
     """Where it is in the cache, by all that is in it."""
-    key = hashlib.sha256(" ".join(found["packages"]).encode()).hexdigest()[:8]
+    key = hashlib.sha256(" ".join(found["packages"] + found.get("kbuild", [])).encode()).hexdigest()[:8]
     return host.CACHE / f"{found['release']}_{found['version'].replace(':', '-')}_{key}"
 
 
@@ -174,6 +198,7 @@ def fetch(name: str, found: dict, offered: Archive) -> None:
         with host.making(folder) as temporary:
             debs = offered.download(found["packages"], temporary)
             if name in STOCK:
+                debs = Archive(offered.suite).download(found["kbuild"], temporary)
                 unpack_kernel(debs, temporary, found["release"], folder)
             else:
                 unpack_source(debs, temporary)
@@ -195,6 +220,7 @@ def fetched(name: str) -> tuple[dict, Path]:
         offered = STOCK[name].archive if name in STOCK else Archive(SOURCE_SUITE)
         try:
             offered.refresh()
+            Archive(offered.suite).refresh()
             found = find_stock(name) if name in STOCK else find_source(name)
             fetch(name, found, offered)
             host.write_whole(record, json.dumps(found, indent=1))
@@ -210,13 +236,20 @@ def fetched(name: str) -> tuple[dict, Path]:
 def stock(name: str) -> Kernel:
     found, folder = fetched(name)
     release, debian = found["release"], STOCK[name].debian
+    architecture = STOCK[name].architecture
     images = (folder / image.format(release) for image in IMAGES.values())
     modules = (folder / where / release for where in ("lib/modules", "usr/lib/modules"))
-    return Kernel(name, release, next(image for image in images if image.exists()),
-                  folder / f"usr/src/linux-headers-{release}",
-                  modules=next(path for path in modules if (path / "modules.order").exists()),
-                  root=None if debian == archive.this_release()
-                  else roots.get(debian, tuple(found["tools"])))
+    kernel = Kernel(name, release, next(image for image in images if image.exists()),
+                    folder / f"usr/src/linux-headers-{release}", architecture,
+                    memory=STOCK[name].memory,
+                    modules=next(path for path in modules if (path / "modules.order").exists()))
+    if architecture in CROSS or debian != archive.this_release():
+        kernel = replace(kernel, root=roots.get(debian, tuple(found["tools"])))
+    if architecture in CROSS:
+        shell = (folder / where / "busybox" for where in ("bin", "usr/bin"))
+        kernel = replace(kernel, busybox=next(path for path in shell if path.exists()),
+                         make_flags=(f"ARCH={architecture}", f"CROSS_COMPILE={kernel.cross}"))
+    return kernel
 
 
 @functools.cache

@@ -31,9 +31,11 @@ def count_restores(guest: Guest, *states: str) -> None:
 
 def test_loading_says_one_line(guest, kernel):
     load_modules(guest)
-    said = guest.run("dmesg | grep -c vm_generation_id; dmesg | grep vm_generation_id").splitlines()
-    assert said[0] == "1"
-    assert said[1].endswith(loads(kernel))
+    said = guest.run("dmesg | grep vm_generation_id").splitlines()
+    if kernel.setting("PREEMPT_RT"):
+        assert "not with PREEMPT_RT" in said.pop(0)
+    assert len(said) == 1
+    assert said[0].endswith(loads(kernel))
 
 
 # Not with 6.12: once unbound, its own driver oopses at the next event, ours or no ours.
@@ -82,6 +84,8 @@ class TestAway:
 
 def suspend(guest: Guest) -> None:
     """To RAM, and back by the host's command."""
+    if guest.options.kernel.architecture == "arm64":
+        pytest.skip("QEMU's arm64 machine cannot suspend")
     asleep = guest.start("echo mem > /sys/power/state")
     guest.qmp.wait_event("SUSPEND", 30 * guest.patience)
     guest.qmp.command("system_wakeup")

@@ -30,7 +30,7 @@ mkdir /new && mount -t tmpfs new /new && cd /new && mkdir dev proc sys run test 
 cp -a /bin /agent . && cp /test/draw_random test
 mount -t devtmpfs devtmpfs dev && mount --move /proc proc && mount --move /sys sys
 export PATH=/test:/bin
-exec switch_root . /agent /dev/ttyS1
+exec switch_root . /agent ${{AGENT_PORT:-/dev/ttyS1}}
 """
 # Where an unprivileged program has the device, and little else.
 MAKE_JAIL = """

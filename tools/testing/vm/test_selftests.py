@@ -30,6 +30,8 @@ def failures(output: str) -> list[str]:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_selftest(program, boot):
     guest = boot(smp=2)
+    if guest.status(f"[ -e /test/{program} ]"):
+        pytest.skip("there is no such program for this architecture")
     guest.load_modules()
     run = guest.start(f"cd /test && ./{program}")
     status = run.wait(180)

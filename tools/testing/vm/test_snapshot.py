@@ -2,6 +2,8 @@
 """What programs in a guest see of its snapshot, and of the clones."""
 import pytest
 
+from events import events
+
 pytestmark = pytest.mark.every_kernel
 
 WAYS = ("read", "poll", "map", "uevent")
@@ -16,7 +18,7 @@ def watch(guest, way):
 
 def notified(guest) -> int:
     """How often the hypervisor has sent its event."""
-    return int(guest.run("cat /sys/firmware/acpi/interrupts/gpe05").split()[0])
+    return events(guest)
 
 
 def test_new_guid_is_one_new_generation(guest):
