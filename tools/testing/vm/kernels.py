@@ -28,7 +28,7 @@ class Stock:
     release: str
     oldest: bool = False
     architecture: str = "amd64"
-    memory: int = 128  # MiB
+    memory: int = 160  # MiB
 
     @property
     def archive(self) -> Archive:
