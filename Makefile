@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs overlay modules install install-modules install-user install-openssl check check-all check-long check-debian check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-user install-openssl check check-all check-kernels check-long check-debian check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -54,10 +54,14 @@ check-long: $(PYTHON) ## the tests of check that restore guests again and again,
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m long $(PYTEST_ARGS)
 
+check-kernels: $(PYTHON) ## the guarantees with Debian 13's kernels, backports, rt, and the oldest 6.1
+	@$(PYTHON) $(VM)/packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --more-kernels -m "every_kernel and not long" $(PYTEST_ARGS)
+
 check-all: $(PYTHON) ## run every test there is, with every kernel there is; takes hours
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian" --every-stock-kernel $(PYTEST_ARGS)
-	@$(MAKE) check-debian check-debug check-kcsan
+	@$(MAKE) check-debian check-programs check-debug check-kcsan
 
 check-debian: $(PYTHON) ## install, upgrade and purge the packages in a Debian, and clone it
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \

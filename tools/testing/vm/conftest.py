@@ -2,7 +2,8 @@
 """What the tests use: the choice of kernels, and guests that are looked after.
 
 A test that takes `kernel`, `guest` or `boot` runs once with each kernel of
-kernels.FULL; if it is marked `every_kernel`, with those of kernels.MORE too.
+kernels.FULL; with --more-kernels, if it is marked `every_kernel`, with those of
+kernels.MORE.
 """
 import os
 import re
@@ -29,13 +30,15 @@ def pytest_addoption(parser):
                      help=f"run with this kernel only (repeatable): {', '.join(kernels.PROVIDERS)}")
     parser.addoption("--every-stock-kernel", action="store_const", dest="kernels",
                      const=list(kernels.STOCK), help="run every test with each stock kernel")
+    parser.addoption("--more-kernels", action="store_true",
+                     help=f"run what is marked every_kernel with {', '.join(kernels.MORE)}")
 
 
 def choose_kernels(config) -> None:
     """Sets the options to the kernels that tests run with."""
     option = config.option
-    option.full = option.kernels or list(kernels.FULL)
-    option.kernels = option.kernels or [*kernels.FULL, *kernels.MORE]
+    option.full = option.kernels or ([] if option.more_kernels else list(kernels.FULL))
+    option.kernels = option.full + (list(kernels.MORE) if option.more_kernels else [])
     option.missing = {}
 
 
