@@ -10,7 +10,7 @@ import pytest
 import userspace
 from userspace import HOOKS, SHIPPED_HOOKS, STATE, STATE_FOLDER
 
-pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
+pytestmark = pytest.mark.kernels("6.1-cloud")
 
 # In the order in which they are loaded.
 PORT_MODULES = tuple(f"kernel/drivers/{name}.ko" for name in (

@@ -26,7 +26,7 @@
 #define MOST_VISIBLE 2600	/* instructions, for a bump */
 #define MOST_WAKE_UP 220	/* instructions, for a watcher */
 #define SOME_WATCHERS 10000	/* all of which are woken for that figure */
-#define MOST_HANDLING 12000	/* instructions with interrupts off, for an event */
+#define MOST_HANDLING 16000	/* instructions with interrupts off, for an event */
 #define MOST_MEMORY 64		/* bytes for a descriptor, above a file's */
 
 static long long now(void)
