@@ -45,7 +45,8 @@ def choose_kernels(config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
     """Gives a worker process what choose_kernels() has set; pytest-xdist's hook."""
-    node.workerinput["full"] = node.config.option.full
+    for name in ("full", "kernels"):
+        node.workerinput[name] = getattr(node.config.option, name)
 
 
 def leave_out_missing(option) -> None:
@@ -67,7 +68,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "debian: takes a whole Debian; make check-debian")
     config.addinivalue_line("markers", "long: the many restores of a test that has fewer, too; make check-long")
     if hasattr(config, "workerinput"):
-        config.option.full = config.workerinput["full"]
+        for name in ("full", "kernels"):
+            setattr(config.option, name, config.workerinput[name])
         return
     choose_kernels(config)
     if config.option.collectonly:
