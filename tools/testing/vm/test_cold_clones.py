@@ -51,7 +51,7 @@ def start(boot, image, logs):
     def boot_from(disk, guid: str) -> Guest:
         guest = boot(fresh=True, image=image, disk=disk, guid=guid)
         assert guest.status("sysgenid wait-settled --timeout=200", 240) == 0, guest.run(
-            "systemctl --no-pager status sysgenidd sysgenid-coldplug; journalctl -q -u sysgenidd")
+            "systemctl --no-pager status sysgenidd sysgenid-load; journalctl -q -u sysgenidd")
         return guest
     return boot_from
 
