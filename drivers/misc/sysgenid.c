@@ -10,7 +10,6 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/capability.h>
-#include <linux/cleanup.h>
 #include <linux/compat.h>
 #include <linux/fs.h>
 #include <linux/irq_work.h>
@@ -212,19 +211,22 @@ static int sysgenid_trigger(unsigned long min)
  */
 int sysgenid_register_backend(struct sysgenid_backend *backend)
 {
+	int ret = -EBUSY;
+
 	/* Built in, and its initialization failed. */
 	if (!sysgenid_counter)
 		return -ENODEV;
 
-	guard(mutex)(&sysgenid_backend_mutex);
-
-	if (rcu_access_pointer(sysgenid_backend))
-		return -EBUSY;
-
-	if (!strcmp(last_backend.name, backend->name))
-		memcpy(backend->id, last_backend.id, sizeof(backend->id));
-	rcu_assign_pointer(sysgenid_backend, backend);
-	return 0;
+	mutex_lock(&sysgenid_backend_mutex);
+	if (!rcu_access_pointer(sysgenid_backend)) {
+		if (!strcmp(last_backend.name, backend->name))
+			memcpy(backend->id, last_backend.id,
+			       sizeof(backend->id));
+		rcu_assign_pointer(sysgenid_backend, backend);
+		ret = 0;
+	}
+	mutex_unlock(&sysgenid_backend_mutex);
+	return ret;
 }
 EXPORT_SYMBOL_GPL(sysgenid_register_backend);
 
@@ -239,12 +241,12 @@ EXPORT_SYMBOL_GPL(sysgenid_register_backend);
  */
 void sysgenid_unregister_backend(struct sysgenid_backend *backend)
 {
-	guard(mutex)(&sysgenid_backend_mutex);
-
+	mutex_lock(&sysgenid_backend_mutex);
 	rcu_assign_pointer(sysgenid_backend, NULL);
 	synchronize_rcu();
 	strscpy(last_backend.name, backend->name, sizeof(last_backend.name));
 	memcpy(last_backend.id, backend->id, sizeof(last_backend.id));
+	mutex_unlock(&sysgenid_backend_mutex);
 }
 EXPORT_SYMBOL_GPL(sysgenid_unregister_backend);
 
@@ -832,11 +834,13 @@ static ssize_t source_show(struct device *dev, struct device_attribute *attr,
 			   char *buf)
 {
 	struct sysgenid_backend *backend;
+	ssize_t size;
 
-	guard(mutex)(&sysgenid_backend_mutex);
-	backend = rcu_dereference_protected(sysgenid_backend,
-					    lockdep_is_held(&sysgenid_backend_mutex));
-	return sysfs_emit(buf, "%s\n", backend ? backend->name : "none");
+	rcu_read_lock();
+	backend = rcu_dereference(sysgenid_backend);
+	size = sysfs_emit(buf, "%s\n", backend ? backend->name : "none");
+	rcu_read_unlock();
+	return size;
 }
 static DEVICE_ATTR_RO(source);
 
