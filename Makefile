@@ -66,18 +66,18 @@ check-all: $(PYTHON) ## run every test there is, with every kernel there is; tak
 check-debian: $(PYTHON) ## install, upgrade and purge the packages in a Debian, and clone it
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \
 		host.main(lambda: packages.install(packages.NEEDED + debian.FOR_ROOT))'
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py test_packages.py test_programs.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py test_packages.py test_overseer.py test_cold_clones.py
 
 check-programs: $(PYTHON) ## draw from many programs in 20 pairs of clones, and write the table of Documentation/programs.rst
 	@$(PYTHON) $(VM)/programs.py
+	@cd $(VM) && $(PYTHON) -m pytest $(PYTEST_ARGS) test_programs.py
 
 check-debug: $(PYTHON) ## run the tests in a kernel that finds mistakes, and make it fail; builds it first
 	@$(PYTHON) $(VM)/packages.py
 	@rm -rf build/coverage
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-debug -m "not debian and not long" \
 		--ignore test_build.py --ignore test_lint.py --ignore test_costs.py --ignore test_install.py \
-		--ignore test_openssl.py \
-		$(PYTEST_ARGS)
+		--ignore test_openssl.py $(PYTEST_ARGS)
 	@$(PYTHON) $(VM)/gcov.py
 
 coverage: $(PYTHON) ## show which lines of the drivers no test has run, and why; after make check-debug

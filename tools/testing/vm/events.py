@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The event that QEMU raises for its generation ID, as the guest sees it."""
 import acpi_tables
-from guest import Guest
+from guest import BACKEND, Guest
 
 GPE = "/sys/firmware/acpi/interrupts/gpe05"
 # Where there is none, ACPI is hardware-reduced: all interrupts of acpi_tables.EVENT_DEVICE,
@@ -62,3 +62,8 @@ def interrupted_cpu(guest: Guest) -> int:
 
 def on_cpu(cpu: int, command: str) -> str:
     return f"taskset {1 << cpu:x} {command}"
+
+
+def switch_looks_off(guest: Guest) -> None:
+    """From now on neither draws nor timer ticks detect a new GUID."""
+    guest.run(f"echo off > /sys/module/{BACKEND}/parameters/looks")

@@ -10,7 +10,7 @@ import userspace
 from guest import Guest, new_guid
 from userspace import HOOKS, STATE_FOLDER
 
-pytestmark = pytest.mark.kernels("6.1-cloud")
+pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 
 DISK_SIZE = 64 << 20
 # Whatever else the root of these guests forgets, the disk keeps.

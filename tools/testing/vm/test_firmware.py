@@ -15,6 +15,7 @@ import pytest
 
 import acpi_tables
 from channel import Program
+from events import switch_looks_off
 from guest import Guest
 
 # Kept free by the guest's kernel, as firmware would: one page and 16 bytes a device.
@@ -360,6 +361,7 @@ def test_notify_counts_only_with_its_own_code_and_a_changed_guid(firmware):
     assert guest.generation() == before
 
     # A sleeping reader does not look at the GUID: nothing but Notify wakes it.
+    switch_looks_off(guest)
     reader = sleeping_reader(guest)
     firmware.write_guid(THE_ONE)
     firmware.act("other_codes")

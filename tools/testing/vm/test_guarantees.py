@@ -13,7 +13,7 @@ import pytest
 import acpi_tables
 from channel import Program
 from events import (COUNT, SEEN, events, interrupt, interrupted_cpu, load_modules, mask_events,
-                    on_cpu, settled_generation)
+                    on_cpu, settled_generation, switch_looks_off)
 from guest import Guest, Snapshot
 
 pytestmark = pytest.mark.every_kernel
@@ -217,6 +217,7 @@ def test_interrupt_reseeds_before_it_publishes(guest):
 
 def test_system_call_reseeds_before_it_publishes(guest):
     load_modules(guest)
+    switch_looks_off(guest)
     mask_events(guest)
     assert_reseeds_first(guest, by_system_call)
 
@@ -225,6 +226,7 @@ def test_notify_reseeds_before_it_publishes(boot, tmp_path):
     guest = boot(acpi=acpi_tables.archive(
         tmp_path, acpi_tables.compiled(acpi_tables.NOTIFIER, tmp_path)))
     load_modules(guest)
+    switch_looks_off(guest)
     mask_events(guest)
     assert_reseeds_first(guest, by_notify)
 

@@ -123,6 +123,6 @@ def test_resume_counts_once_a_new_guid_or_what_was_put_back_over_it(
 
 @pytest.mark.parametrize("firmware", FIRMWARES)
 def test_without_s4_there_is_no_hibernation_by_firmware(boot, firmware):
-    guest = boot(fresh=True, **options_of(firmware, False))
+    guest = boot(fresh=True, memory=256, **options_of(firmware, False))
     assert "platform" not in guest.run("cat /sys/power/disk")
     assert guest.status("echo platform > /sys/power/disk")

@@ -116,10 +116,11 @@ def test_looks_may_come_and_go_while_draws_and_restores_come(boot, smp):
         guest.start("while :; do head -c4096 /dev/urandom > /dev/null; done")
     loop = guest.start(LOOP)
     for _ in range(RESTORES):
-        loop.wait_for("(again\n.*){%d}" % (loop.output.count("again") + 2))
+        # ftrace waits for each task to sleep or leave the kernel, which takes a while.
+        loop.wait_for("(again\n.*){%d}" % (loop.output.count("again") + 2), 120)
         with guest.snapshot() as snap:
             guest = snap.restore()
             loop = guest.program(loop)
     guest.run("touch /run/end")
-    assert loop.wait() == 0
+    assert loop.wait(120) == 0
     assert settled_generation(guest) == RESTORES
