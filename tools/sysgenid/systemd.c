@@ -197,7 +197,7 @@ static int call(sd_bus_message *message, sd_bus_error *error,
 
 const char *systemd_enqueue(struct jobs *jobs, const char *unit, const char *type)
 {
-	const char *path, *name, *affected_path, *affected_name;
+	const char *path = "", *name, *affected_path, *affected_name;
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	sd_bus_message *reply = NULL;
 	const char *why = NULL;

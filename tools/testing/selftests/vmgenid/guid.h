@@ -55,8 +55,10 @@ static uint32_t guid_find_in_device_tree(void)
 	if (glob("/proc/device-tree/vmgenid@*/reg", 0, NULL, &found))
 		return 0;
 	file = fopen(found.gl_pathv[0], "r");
-	if (!file || fread(cells, sizeof(cells), 1, file) != 1)
+	if (!file)
 		err(1, "%s", found.gl_pathv[0]);
+	if (fread(cells, sizeof(cells), 1, file) != 1)
+		errx(1, "%s is no address", found.gl_pathv[0]);
 	fclose(file);
 	globfree(&found);
 	return be32toh(cells[1]);
