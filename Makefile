@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs overlay modules install install-modules install-user install-openssl check check-all check-kernels check-long check-debian check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-user install-openssl check check-all check-kernels check-long check-debian check-overseer check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -61,12 +61,16 @@ check-kernels: $(PYTHON) ## the guarantees with Debian 13's kernels, backports, 
 check-all: $(PYTHON) ## run every test there is, with every kernel there is; takes hours
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian" --every-stock-kernel $(PYTEST_ARGS)
-	@$(MAKE) check-debian check-programs check-debug check-kcsan
+	@$(MAKE) check-debian check-overseer check-programs check-debug check-kcsan
 
 check-debian: $(PYTHON) ## install, upgrade and purge the packages in a Debian, and clone it
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \
 		host.main(lambda: packages.install(packages.NEEDED + debian.FOR_ROOT))'
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py test_packages.py test_overseer.py test_cold_clones.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py test_packages.py
+
+check-overseer: $(PYTHON) ## run the overseer under systemd, through restarts, failures and cold clones
+	@$(PYTHON) $(VM)/packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_overseer.py test_cold_clones.py
 
 check-programs: $(PYTHON) ## draw from many programs in 20 pairs of clones, and write the table of Documentation/programs.rst
 	@$(PYTHON) $(VM)/programs.py
