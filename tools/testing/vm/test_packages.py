@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.kernels("6.12-cloud"), pytest.mark.debian]
 
 # Kernels that are installed, and the modules are not for.
 OLD, WITHOUT_ACPI = "5.10.0-1-amd64", "6.12.0-1-without-acpi"
-# Everything but what dpkg and its like note down about their work.
+# Everything but what dpkg and its like note down about their work, and DKMS's own key.
 LIST = r"""find / -xdev \( -path /proc -o -path /dev -o -path /tmp -o -path /var/cache -o -path /var/log \
-    -o -path /var/lib/apt -o -path /var/lib/dpkg \) -prune -o -printf '%y %m %u:%g %p -> %l\n' |
+    -o -path '/var/lib/dkms/mok.*' -o -path /var/lib/apt -o -path /var/lib/dpkg \) -prune -o -printf '%y %m %u:%g %p -> %l\n' |
     grep -v -e '/etc/[a-z]*- ' | sort
     cat /etc/passwd /etc/group /etc/shadow /etc/gshadow"""
 STATUS = "dpkg-query -W -f '${Version} ${db:Status-Status}\n' "

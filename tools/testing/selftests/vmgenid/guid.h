@@ -50,16 +50,14 @@ static uint32_t guid_find_in_device_tree(void)
 {
 	uint32_t cells[4] = { 0 };
 	glob_t found;
-	FILE *file;
+	int fd;
 
 	if (glob("/proc/device-tree/vmgenid@*/reg", 0, NULL, &found))
 		return 0;
-	file = fopen(found.gl_pathv[0], "r");
-	if (!file)
+	fd = open(found.gl_pathv[0], O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, cells, sizeof(cells)) != sizeof(cells))
 		err(1, "%s", found.gl_pathv[0]);
-	if (fread(cells, sizeof(cells), 1, file) != 1)
-		errx(1, "%s is no address", found.gl_pathv[0]);
-	fclose(file);
+	close(fd);
 	globfree(&found);
 	return be32toh(cells[1]);
 }
