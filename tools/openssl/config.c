@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * What sysgenid-openssl(8) has OpenSSL itself do, so that it never parses a
+ * Work that sysgenid-openssl(8) leaves to OpenSSL itself, so that it never parses a
  * configuration file differently:
  *
  *	config block FILE MODULE...

@@ -36,7 +36,7 @@ static const OSSL_ITEM reasons[] = {
 	{ 0, NULL }
 };
 
-/* What libcrypto gave when it loaded the provider; also the context of every generator. */
+/* The handles that libcrypto gave when it loaded the provider; also the context of every generator. */
 struct provider {
 	const OSSL_CORE_HANDLE *core;
 	OSSL_FUNC_core_new_error_fn *new_error;

@@ -10,7 +10,7 @@
 
 struct json_object;
 
-/* What the command line says. */
+/* The options of the command line. */
 struct options {
 	bool json;
 	bool has_from;

@@ -3,7 +3,7 @@
  * sysgenid gate: lets the host know, by a virtio-serial port, whether the system
  * has settled, as one line of JSON for each state.
  *
- * What was written before a snapshot may reach the host of a clone. So the host
+ * Lines written before a snapshot may reach the host of a clone. So the host
  * sends a line of its choice, the nonce, and each line that was made after that
  * carries it: with a nonce chosen after the restore, so is the line's truth.
  */

@@ -33,7 +33,7 @@
 #define UNIT_NAME_MAX	255
 
 /*
- * What a hook prints.
+ * The output of a hook.
  * @fd: the pipe's end, or -1 when all writers have closed theirs
  * @line: what it has printed since the last line's end
  * @flooded: it has printed more than is passed on
@@ -75,7 +75,7 @@ static void pass_on(struct output *output, const char *text, size_t length)
 	}
 }
 
-/* Of a flood, too, the end is what tells why the hook has failed. */
+/* The end of the output says why the hook has failed, after a flood too. */
 static void keep_tail(char *tail, const char *text, size_t length)
 {
 	size_t kept = strlen(tail), lost;
@@ -190,7 +190,7 @@ void stop_hook(const char *name)
 		stop(unit, &output);
 }
 
-/* What the job's end says of the hook. */
+/* The result of the hook, by its job's end. */
 static enum hook_result judge(struct hook_run *run, const char *unit,
 			      const char *result)
 {

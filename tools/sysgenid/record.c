@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What others can read of the overseer's work: sysgenid(8), and with it the
+ * The record of the overseer's work that others can read: sysgenid(8), and with it the
  * host. Everybody may read it, but for the output of hooks.
  */
 #define _GNU_SOURCE

@@ -165,7 +165,7 @@ static const char *source_name(char *value, size_t size)
 	return read_attribute("source", value, size) ? value : "unknown";
 }
 
-/* What the overseer has published, if that is of this generation; or NULL. */
+/* The overseer's record, if it is of this generation; or NULL. */
 static json_object *record_of(uint64_t generation)
 {
 	json_object *record = read_record();
@@ -469,7 +469,7 @@ static int do_trigger(const struct options *options)
 enum settled { NOT_SETTLED, SETTLED, SETTLED_FAILED };
 
 /*
- * What the overseer says of the current generation. Where none has said
+ * The overseer's word on the current generation. Where none has said
  * anything of this counter, @without is the answer.
  */
 static enum settled look_settled(enum settled without)

@@ -355,7 +355,7 @@ static void look_for_cold_clone(struct state *state)
 		remember_identity(state);
 }
 
-/* What must not be done again is saved before anybody may go on. */
+/* Work that must not be repeated is recorded before anybody may go on. */
 static void settle(struct state *state)
 {
 	state->phase = PHASE_SETTLED;

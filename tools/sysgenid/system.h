@@ -36,7 +36,7 @@ struct json_object;
  */
 void counter_key(char *key);
 
-/* What the overseer has published for this counter, for json-c; or NULL. */
+/* The overseer's record for this counter, for json-c; or NULL. */
 struct json_object *read_record(void);
 
 /* A tracked descriptor that has not acknowledged the generation. */

@@ -35,7 +35,7 @@ static bool is_device(int fd)
 	       S_ISCHR(ours.st_mode) && ours.st_rdev == device.st_rdev;
 }
 
-/* What systemd has kept, or -1. */
+/* The descriptor that systemd has kept, or -1. */
 static int take_back(void)
 {
 	char **names = NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the driver needs of the random number generator, and what no stock kernel
- * offers to modules; see compat/random.c and compat/look.c.
+ * Functions of the random number generator that the driver needs, and that no
+ * stock kernel offers to modules; see compat/random.c and compat/look.c.
  */
 #ifndef _COMPAT_LINUX_RANDOM_H
 #define _COMPAT_LINUX_RANDOM_H

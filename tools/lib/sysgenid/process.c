@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * What belongs to the process: its descriptors, and whether it was forked.
+ * The process's own state: its descriptors, and whether it was forked.
  */
 #define _GNU_SOURCE
 #include <errno.h>

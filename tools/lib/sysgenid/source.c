@@ -27,7 +27,7 @@ static const struct source *device, *vmclock;
 static const volatile struct sysgenid_word_ *hardware;
 
 /*
- * What sysgenid_seen points to in the place of sources that were not found. A
+ * The words that sysgenid_seen points to in the place of sources not found. A
  * word changes when its source is found after all, so that in-line checks
  * notice that, at no cost: counter, the hardware's two halves, vmclock.
  */

@@ -68,7 +68,7 @@ struct sysgenid_word_ {
 	uint64_t value;
 } __attribute__((__packed__, __may_alias__));
 
-/* What sysgenid_changed() does if a word differs. Do not call it directly. */
+/* sysgenid_changed() calls it if a word differs. Do not call it directly. */
 int sysgenid_look_(const struct sysgenid_seen *seen, struct sysgenid_seen *now);
 
 /**

@@ -30,7 +30,7 @@
 /* How often a source is looked at that announces no change, in seconds. */
 #define LOOK_EVERY	1
 
-/* What epoll_wait() reports of an event. */
+/* The sources that epoll_wait() reports, as the data of its events. */
 enum { PENDING, DEVICE, VMCLOCK };
 
 /**

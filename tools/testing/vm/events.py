@@ -9,7 +9,7 @@ GPE = "/sys/firmware/acpi/interrupts/gpe05"
 INTERRUPTS = ("$(($(awk '/ACPI:Ged$|vmgenid|vm_generation_id/ { for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i } "
               "END { print n + 0 }' /proc/interrupts) "
               "- $(cat /run/before 2> /dev/null || echo 0)))")
-# What trace_reseed.ko has seen.
+# The log of trace_reseed.ko.
 SEEN = "/sys/module/trace_reseed/parameters/seen"
 COUNT = f"$([ -e {GPE} ] && cut -c1-8 {GPE} || echo {INTERRUPTS})"
 

@@ -20,7 +20,7 @@ CACHE = Path(
     os.environ.get("SYSGENID_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sysgenid-vm"
 )
-# What the cache holds is dropped when it has not been used for so long.
+# An entry of the cache is dropped when it was not used for so long.
 UNUSED_DAYS = 14
 
 

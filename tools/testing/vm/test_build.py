@@ -31,7 +31,7 @@ def test_no_warning_from_gcc_nor_sparse(kernel, elsewhere):
     assert not COMPLAINT.search(printed), printed
 
 
-# What Linux 6.5 brought with linux/cleanup.h, in all headers that use it.
+# Definitions that Linux 6.5 brought with linux/cleanup.h, in all headers.
 GUARDS = re.compile(r"^#include <linux/cleanup\.h>\n|^\s*scoped_guard\(.*\n|"
                     r"^DEFINE_(?:CLASS|FREE|GUARD|LOCK_GUARD_[01])\(.*\n(?:[ \t].*\n)*", re.M)
 

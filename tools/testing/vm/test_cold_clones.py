@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 DISK_SIZE = 64 << 20
 # Whatever else the root of these guests forgets, the disk keeps.
 FSTAB = f"/dev/nvme0n1 {STATE_FOLDER} ext4 defaults 0 0\n"
-# What the network waits for; it notes whether the hook has run before.
+# A unit that the network waits for; it notes whether the hook has run before.
 NETWORK = f"""[Unit]
 DefaultDependencies=no
 After=network-pre.target

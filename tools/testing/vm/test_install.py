@@ -417,7 +417,7 @@ def test_fish_completes(root):
         "wait-settled", "wait-watchers", "--dry-run"]
 
 
-# What zsh's own functions are given, in their place.
+# Stand-ins for zsh's own functions, to see their arguments.
 ZSH = """
 _describe() { print -l ${(P)2} }
 _arguments() { print -l -- "$@" }

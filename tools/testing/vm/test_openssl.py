@@ -206,7 +206,7 @@ def test_without_the_module_draws_fail(installed, kind, diagnostics):
     assert "SYSGENID" in done.stderr, done.stderr
     done = openssl(configuration, "genpkey", "-algorithm", "ED25519")
     assert done.returncode and "PRIVATE" not in done.stdout
-    # What needs no random numbers goes on.
+    # A command that needs no random numbers goes on.
     done = openssl(configuration, "dgst", "-sha256", "/etc/hostname")
     assert done.returncode == 0, done.stderr
 

@@ -161,7 +161,7 @@ def test_a_killed_overseer_is_waited_for(guest):
               "sysgenid trigger; until test -e /run/began; do sleep 0.1; done")
     overseer.kill()
     guest.run("while pidof sysgenidd; do sleep 0.05; done")
-    # Of the kernel alone, without a look at what the overseer has published.
+    # The kernel's part alone, without the overseer's record.
     assert guest.run("cat /sys/class/misc/sysgenid/outdated") == "1\n"
     for command in ("wait-watchers", "wait-settled"):
         assert guest.status(f"sysgenid {command} --timeout=0.2") == TIMEOUT
@@ -275,7 +275,7 @@ def test_the_host_is_not_let_past_a_full_disk(gated):
     gated.run(f"echo full > {STATE_FOLDER}/fill; sysgenid trigger; systemctl start sysgenidd")
     status, states = host_waits(gated)
     assert status == 1 and states[-1]["failures"][-1]["kind"] == "state"
-    # Nor if nothing at all can be published.
+    # The same holds if nothing at all can be published.
     gated.run("systemctl stop sysgenidd; mount -t tmpfs -o size=4k tmpfs /run/sysgenid;"
               "echo full > /run/sysgenid/fill; sysgenid trigger; systemctl start sysgenidd")
     assert host_waits(gated, 5)[0] == 2

@@ -12,7 +12,7 @@ from guest import Guest
 LIB = host.ROOT / "tools/lib/sysgenid"
 NEEDED = ("python3", "python3-numpy")
 PYTHON = "/usr/bin/python3"
-# Of the standard library, what is large and of no use in a guest.
+# Large parts of the standard library that are of no use in a guest.
 LEFT_OUT = ("__pycache__", "test", "idlelib", "lib2to3", "tkinter", "ensurepip", "pydoc_data",
             "distutils")
 # Watches in each way, prints what it sees, and draws when it is asked to.

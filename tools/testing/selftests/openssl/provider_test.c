@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What programs get of the OpenSSL provider, by libcrypto's own functions. To be
+ * Tests what programs get of the OpenSSL provider, by libcrypto's own functions. To be
  * run as root with OPENSSL_CONF set to a configuration that activates it.
  */
 #define _GNU_SOURCE

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the device costs: its calls, the look before a draw, a bump with 100,000
+ * Measures what the device costs: its calls, the look before a draw, a bump with 100,000
  * watchers, their wake-ups, the memory of a descriptor, and the longest time with
  * interrupts or preemption off, also while a new GUID is handled. Prints
  * "# NAME VALUE UNIT" for each figure. Time is judged only where a nanosecond is
@@ -466,7 +466,7 @@ TEST_F_TIMEOUT(crowd, interrupts_and_preemption_are_never_off_for_long, 300)
 	unload_module("latency_test");
 }
 
-/* Has the GUID written anew, in pieces of that size and so many ns apart. */
+/* Has another GUID written, in pieces of that size and so many ns apart. */
 static void write_guid(const char *order)
 {
 	static const char path[] = "/sys/module/write_guid/parameters/write";

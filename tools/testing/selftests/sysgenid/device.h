@@ -217,7 +217,7 @@ static inline int call_read(int fd, unsigned long size)
 	return read(fd, &generation, size) < 0 ? -1 : (int)generation;
 }
 
-/* What poll() calls: newer architectures have no SYS_poll. */
+/* The system call behind poll(): newer architectures have no SYS_poll. */
 #ifdef SYS_poll
 #define SYS_OF_POLL SYS_poll
 #else

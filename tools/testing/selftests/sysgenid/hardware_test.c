@@ -61,7 +61,7 @@ static bool shows(const uint8_t *page, const struct sysgenid_hardware *where,
 
 #define EXPECT_SHOWN(page) EXPECT_TRUE(shows(page, &self->where, self->identifier))
 
-/* Who may map it, and how */
+/* Permissions and flags of the mapping */
 
 TEST_F(hardware, page_shows_an_identifier)
 {
@@ -105,7 +105,7 @@ TEST_F(hardware, ioctl_into_a_bad_pointer_is_EFAULT)
 	EXPECT_FAILS(EFAULT, get_hardware(self->fd, bad_pointer));
 }
 
-/* What can be done to the mapping */
+/* Operations on the mapping */
 
 TEST_F(hardware, mapping_is_not_made_writable_later)
 {
@@ -167,7 +167,7 @@ TEST_F(hardware, mapping_keeps_the_counter_loaded_until_unmapped)
 	EXPECT_EQ(users - 1, module_users());
 }
 
-/* What is not dumped */
+/* Core dumps */
 
 /* Has the mapping this flag, as in the kernel's Documentation/filesystems/proc.rst? */
 static bool has_flag(const void *page, const char *flag)
@@ -271,7 +271,7 @@ static void expect_no_hardware(struct __test_metadata *_metadata, int fd)
 
 	EXPECT_FAILS(ENODEV, map_hardware(fd));
 	EXPECT_FAILS(ENODEV, get_hardware(fd, &where));
-	/* Who may not have it learns no more. */
+	/* A refused caller learns no more. */
 	EXPECT_FAILS(EPERM, map_hardware(open_device(O_RDONLY)));
 }
 

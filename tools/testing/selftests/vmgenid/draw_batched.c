@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What is not looked at before each use, on every CPU: the mapped counter, and
+ * Draws on every CPU what is not looked at before each use: the mapped counter, and
  * random numbers that were made before they are drawn, the kernel's get_random_u32()
  * or the vDSO's getrandom(). In how many timer ticks of its CPU does each notice
  * that the GUID in memory has changed?
@@ -31,7 +31,7 @@
 #define GIVE_UP		20
 #define KERNEL		"/sys/kernel/debug/draw_kernel/"
 
-/* Of the kernel's include/uapi/linux/random.h since Linux 6.11. */
+/* From the kernel's include/uapi/linux/random.h since Linux 6.11. */
 struct opaque_params {
 	uint32_t size;
 	uint32_t mmap_prot;
