@@ -28,6 +28,15 @@ NEXT = """sysgenid (99.0) unstable; urgency=medium
  -- sysgenid developers <sysgenid@sysgenid.example>  Sat, 21 Nov 2026 13:00:00 +0000
 
 """
+# The unit that runs the host's commands in a guest.
+AGENT = """[Unit]
+Description=What runs the host's commands
+DefaultDependencies=no
+After=multi-user.target
+[Service]
+ExecStart=/agent /dev/ttyS1
+KillMode=process
+"""
 # What the Debian to boot has, beside our packages and the kernels' headers.
 INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "openssh-server", "procps",
             "ifupdown", "isc-dhcp-client", "openssl", "dkms", "gcc", "make", "libc6-dev", "python3")

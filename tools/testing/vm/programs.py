@@ -142,14 +142,6 @@ http {
 	}
 }
 """
-AGENT = """[Unit]
-Description=What runs the host's commands
-DefaultDependencies=no
-After=multi-user.target
-[Service]
-ExecStart=/agent /dev/ttyS1
-KillMode=process
-"""
 # The packages' prerm and postinst start nothing in here.
 INSTALL = r"""
 set -e
@@ -208,7 +200,7 @@ def make_programs(folder: Path) -> None:
               SOURCES / "draw.c"], "building draw")
     build.make_programs([])
     shutil.copy(build.PROGRAMS / "agent", folder)
-    (folder / "agent.service").write_text(AGENT)
+    (folder / "agent.service").write_text(debian.AGENT)
 
 
 def make_disk() -> Path:
@@ -218,7 +210,7 @@ def make_disk() -> Path:
     base = debian.make_tar("programs", INCLUDED)
     with host.locked("programs", host.BUILD):
         folder = host.BUILD / "programs-disk"
-        digest = hashlib.sha256((INSTALL + AGENT).encode())
+        digest = hashlib.sha256((INSTALL + debian.AGENT).encode())
         for source in (*sorted(SOURCES.iterdir()), Path(__file__).with_name("agent.c")):
             digest.update(source.read_bytes())
         disk = folder / f"{debian.digest(str(base), digest.hexdigest())}.ext4"

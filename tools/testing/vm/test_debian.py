@@ -16,14 +16,6 @@ pytestmark = [pytest.mark.kernels(*NAMES), pytest.mark.debian]
 
 HOOKS_FOLDER = "/etc/sysgenid/hooks.d"
 HOOKS = ("10-random-seed", "20-ssh-host-keys", "30-machine-id", "40-dhcp-lease")
-AGENT = """[Unit]
-Description=What runs the host's commands
-DefaultDependencies=no
-After=multi-user.target
-[Service]
-ExecStart=/agent /dev/ttyS1
-KillMode=process
-"""
 # In the group that may be waited for; slow, so that there is something to wait for.
 TRACKED = """[Service]
 User=nobody
@@ -66,7 +58,7 @@ FILES = {
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
     "etc/hostname": "debian\n",
     "etc/fstab": "",
-    "etc/systemd/system/agent.service": AGENT,
+    "etc/systemd/system/agent.service": debian.AGENT,
     f"{MULTI_USER}/agent.service": "-> ../agent.service",
     "etc/systemd/system/tracked.service": TRACKED,
     "etc/systemd/system/confined.service": CONFINED,

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import build
+import debian
 import host
 import packages
 from initramfs import Image
@@ -26,20 +27,12 @@ LEFT_OUT = re.compile(r"usr/share/(doc|man|locale|info|perl.*|zoneinfo|i18n|bash
                       r"usr/lib/x86_64-linux-gnu/(perl|gconv|libapt|libstdc|e2fsprogs)|"
                       r"usr/lib/udev/hwdb|etc/udev/hwdb|usr/lib/locale|boot/|dev/|proc/.|sys/.|"
                       r"var/(cache|lib/apt|lib/dpkg)/.|lost\+found|usr/lib/systemd/catalog/")
-AGENT = """[Unit]
-Description=What runs the host's commands
-DefaultDependencies=no
-After=multi-user.target
-[Service]
-ExecStart=/agent /dev/ttyS1
-KillMode=process
-"""
 MULTI_USER = "etc/systemd/system/multi-user.target.wants"
 FILES = {
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
     "etc/hostname": "guest\n",
     "etc/fstab": "",
-    "etc/systemd/system/agent.service": AGENT,
+    "etc/systemd/system/agent.service": debian.AGENT,
     f"{MULTI_USER}/agent.service": "-> ../agent.service",
     "etc/systemd/system/serial-getty@ttyS0.service": "-> /dev/null",
     "etc/systemd/system/getty.target": "-> /dev/null",
