@@ -50,6 +50,7 @@ class Options:
     image: Path
     guid: str | None = None
     smp: int = 1
+    one_thread: bool = False    # with TCG, all CPUs run in one thread of QEMU
     memory: int = 0             # MiB; 0: the kernel's default
     cpu_flags: str = ""         # as in "-rdrand,-rdseed"
     append: str = ""            # to the kernel's command line
@@ -98,12 +99,15 @@ def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
     """QEMU's, but for its sockets."""
     kernel = options.kernel
     append = " ".join(filter(None, (APPEND, kernel.append, options.append)))
+    accel = accelerator()
+    if options.one_thread and accel == "tcg":
+        accel += ",thread=single"
     if kernel.architecture == "arm64":
         argv = ["qemu-system-aarch64", *arm64.arguments(options, console.parent, console.stem),
                 "-accel", "tcg", "-append", f"{append} {arm64.APPEND}",
                 "-serial", "chardev:console", "-device", "pci-serial,chardev=agent"]
     else:
-        argv = ["qemu-system-x86_64", "-machine", options.machine, "-accel", accelerator(),
+        argv = ["qemu-system-x86_64", "-machine", options.machine, "-accel", accel,
                 "-cpu", ",".join(filter(None, ("max", options.cpu_flags))),
                 "-append", f"{append} console=ttyS0",
                 "-serial", "chardev:console", "-serial", "chardev:agent"]

@@ -110,7 +110,9 @@ done"""
 
 @pytest.mark.parametrize("smp", [1, 2])
 def test_looks_may_come_and_go_while_draws_and_restores_come(boot, smp):
-    guest = boot(smp=smp)
+    # QEMU's threads race when code is patched that another CPU runs: 6.12 dies of an
+    # unexpected int3 there, with the function tracer alone and none of these modules.
+    guest = boot(smp=smp, one_thread=True)
     load_modules(guest)
     for _ in range(smp):
         guest.start("while :; do head -c4096 /dev/urandom > /dev/null; done")
