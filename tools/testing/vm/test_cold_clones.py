@@ -23,7 +23,12 @@ After=network-pre.target
 Type=oneshot
 ExecStart=-/bin/cp {STATE_FOLDER}/ran /run/ran-before-network
 """
-HOOK = f"#!/bin/sh\necho $SYSGENID_GENERATION >> {STATE_FOLDER}/ran\n"
+# It does not end in the boot that the file on the disk names.
+HOOK = f"""#!/bin/sh
+echo $SYSGENID_GENERATION >> {STATE_FOLDER}/ran
+cat /proc/sys/kernel/random/boot_id | cmp -s - {STATE_FOLDER}/held && exec sleep 1000
+exit 0
+"""
 FILES = {
     "etc/fstab": FSTAB,
     "etc/systemd/system/early.service": NETWORK,
@@ -107,3 +112,17 @@ def test_a_host_that_gives_a_new_guid_at_each_start_can_be_lived_with(boot, imag
     assert guest.status("sysgenid wait-settled --timeout=200", 240) == 0
     assert ran(guest) == "" and guest.generation() == 0
     assert "which --cold-clones=no ignores" in guest.run("journalctl -q -o cat -u sysgenidd")
+
+
+def test_what_had_not_settled_before_a_reboot_goes_on_after_it(start, disk):
+    guid = new_guid()
+    guest = start(disk, guid)
+    guest.run(f"cat /proc/sys/kernel/random/boot_id > {STATE_FOLDER}/held; sysgenid trigger;"
+              f"until test -e {STATE_FOLDER}/ran; do sleep 0.1; done")
+    power_off(guest)
+    guest = start(disk, guid)
+    assert ran(guest) == "1\n0\n"
+    assert "generation 1 did not settle before the restart of the system" in guest.run(
+        "journalctl -q -o cat -u sysgenidd")
+    power_off(guest)
+    assert ran(start(disk, guid)) == "1\n0\n", "it had settled before"
