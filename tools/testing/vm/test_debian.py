@@ -149,7 +149,7 @@ def start_services(guest: Guest) -> None:
     """Waits for what udev has started, and starts a service to be waited for."""
     guest.run("until systemctl -q is-active sysgenidd; do sleep 0.2; done", 120)
     guest.run("systemctl start tracked confined; mkdir -p /run/sshd;"
-              "until grep -q 1 /sys/class/misc/sysgenid/watchers; do sleep 0.2; done", 60)
+              "until grep -qx 2 /sys/class/misc/sysgenid/watchers; do sleep 0.2; done", 60)
     wait_lease(guest)
     # From here on as on a system that has no D-Bus daemon.
     guest.run("mv /run/dbus/system_bus_socket /run/dbus/away")
