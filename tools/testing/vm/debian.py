@@ -43,8 +43,8 @@ INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "openssh-server",
 # What is of no use in a running guest, and of the kernel's modules what isn't
 # needed without disks, and with a network card of QEMU's.
 LEFT_OUT = re.compile(r"usr/src/|usr/lib/gcc/|usr/include/|usr/share/(doc|man|locale|info|perl)/|"
-                      r"usr/libexec/gcc/|usr/lib/python3|usr/lib/linux-kbuild|"
-                      r"usr/bin/(x86_64-linux-gnu-|perl.|python|gdb)|boot/|dev/|proc/.|sys/.|"
+                      r"usr/libexec/gcc/|usr/lib/python3/|usr/lib/linux-kbuild|"
+                      r"usr/bin/(x86_64-linux-gnu-|perl.|gdb)|boot/|dev/|proc/.|sys/.|"
                       r"var/(cache|lib/apt|lib/dkms)/.|usr/lib/x86_64-linux-gnu/perl5?/|"
                       r".*\.a$|usr/lib/x86_64-linux-gnu/lib(asan|tsan|ubsan|lsan|cc1)|"
                       r"usr/lib/modules/[^/]+/(build|source|kernel/(?!fs/autofs|fs/fuse|"

@@ -192,12 +192,18 @@ exec switch_root /root /lib/systemd/systemd
 DRIVERS = ("virtio_blk", "virtio_pci", "overlay")
 
 
+def make_draw(path: Path) -> Path:
+    """Builds the C program of some rows."""
+    packages.install(("gcc", "libc6-dev"))
+    host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, SOURCES / "draw.c"],
+             "building draw")
+    return path
+
+
 def make_programs(folder: Path) -> None:
     """What goes to /programs, some of it to be moved from there."""
-    packages.install(("gcc", "libc6-dev"))
     shutil.copytree(SOURCES, folder)
-    host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", folder / "draw",
-              SOURCES / "draw.c"], "building draw")
+    make_draw(folder / "draw")
     build.make_programs([])
     shutil.copy(build.PROGRAMS / "agent", folder)
     (folder / "agent.service").write_text(debian.AGENT)
@@ -259,9 +265,9 @@ def make_image(kernel: Kernel) -> Path:
 
 
 def start_programs(guest: Guest) -> Program:
-    """Starts all programs, and has each draw once."""
-    control = guest.start("PATH=$PATH:/usr/local/bin exec python3 -u /programs/control.py"
-                          " /programs/rows.json /run/draw")
+    """Starts all programs of /programs/rows.json, and has each draw once."""
+    control = guest.start("test -p /run/draw || mkfifo /run/draw; PATH=$PATH:/usr/local/bin exec"
+                          " python3 -u /programs/control.py /programs/rows.json /run/draw")
     silent = json.loads(control.wait_for(r"^silent (.*)\n", 300)[1])
     assert not silent, f"these programs drew nothing: {silent}"
     return control
@@ -282,8 +288,8 @@ def set_up_everything(guest: Guest, control: Program) -> Program:
     return start_programs(guest)
 
 
-def draw(clone: Guest, control, state: str) -> dict[str, list[str]]:
-    """What the programs of a clone draw first after the new generation."""
+def wait_for_generation(clone: Guest, state: str) -> None:
+    """Waits until the clone has done what it does for the new generation."""
     if state == "modules":
         clone.run("until grep -qx 1 /sys/class/misc/sysgenid/generation; do :; done")
     if state == "everything":
@@ -293,23 +299,34 @@ def draw(clone: Guest, control, state: str) -> dict[str, list[str]]:
         for unit in RESTARTED:
             clone.run(f"until [ $(systemctl show -P ExecMainExitTimestampMonotonic"
                       f" sysgenid-restart@{unit}) != 0 ]; do sleep 0.2; done", 120)
+
+
+def draw(clone: Guest, control: Program) -> dict[str, list[str]]:
+    """What the programs that run in a clone draw now, by their rows' names."""
     clone.run("echo > /run/draw")
     return json.loads(clone.program(control).wait_for(r"^drawn (.*)\n", 300)[1])
 
 
+def repeated(one: dict[str, list[str]], other: dict[str, list[str]]) -> dict[str, int]:
+    """How many different draws of the one clone the other had too, by row."""
+    for name in one:
+        assert all(one[name]) and all(other[name]), f"{name} drew nothing: {one}, {other}"
+    return {name: len(set(one[name]) & set(other[name])) for name in one}
+
+
 def count_repeated(snap: Snapshot, control: Program, state: str, pairs: int) -> dict[str, int]:
-    """How many different draws of the one clone the other had too, by program."""
-    repeated = dict.fromkeys(ROWS, 0)
+    """How many draws were repeated in that many pairs of clones, by row."""
+    counts = dict.fromkeys(ROWS, 0)
     for number in range(pairs):
         host.progress(f"{state}: pair {number + 1} of {pairs}")
         drawn = []
         for _ in range(2):
             with snap.restore() as clone:
-                drawn.append(draw(clone, control, state))
-        for name in ROWS:
-            assert all(drawn[0][name]) and all(drawn[1][name]), f"{name} drew nothing: {drawn}"
-            repeated[name] += len(set(drawn[0][name]) & set(drawn[1][name]))
-    return repeated
+                wait_for_generation(clone, state)
+                drawn.append(draw(clone, control))
+        for name, count in repeated(*drawn).items():
+            counts[name] += count
+    return counts
 
 
 def measure(kernel: Kernel, pairs: int, logs: Path) -> dict[str, dict[str, int]]:
@@ -320,7 +337,7 @@ def measure(kernel: Kernel, pairs: int, logs: Path) -> dict[str, dict[str, int]]
     counts = {}
     with Guest(options, logs, "programs") as guest:
         guest.run("until systemctl is-system-running | grep -q -e running -e degraded;"
-                  " do sleep 0.2; done; mkfifo /run/draw", 300)
+                  " do sleep 0.2; done", 300)
         control = start_programs(guest)
         with guest.snapshot() as snap:
             counts["without"] = count_repeated(snap, control, "without", pairs)

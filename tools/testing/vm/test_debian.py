@@ -4,11 +4,15 @@
 All that a user gets: udev loads the module, systemd starts the overseer, hooks
 run in each clone. Long, so not in `make check`: `make check-debian`.
 """
+import json
 from dataclasses import replace
 
 import debian
+import host
 import kernels
+import programs
 import pytest
+from channel import Program
 from guest import Guest, new_guid
 
 NAMES = ("6.1-cloud", "6.12-cloud")
@@ -44,6 +48,19 @@ Description=A unit that somebody wants to be run after a clone
 Type=oneshot
 ExecStart=/bin/sh -c 'echo ran >> /run/wanted'
 """
+# It keeps in memory what no clone may share, and takes its time to restart.
+KEEPS = """[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'sleep 1; cat /proc/sys/kernel/random/uuid > /run/kept'
+"""
+# Programs that run since before the snapshot; those that have OpenSSL's random
+# numbers from the provider, a second time without it.
+FIXED = {name: programs.ROWS[name].command for name in (
+    "kernel: getrandom()", "OpenSSL: RAND_bytes()", "OpenSSL: RAND_priv_bytes()",
+    "Python: ssl.RAND_bytes()")}
+UNFIXED = {f"{name}, no provider": f"OPENSSL_CONF=/dev/null {command}"
+           for name, command in FIXED.items() if programs.ROWS[name].fixed_by == "openssl"}
 NETWORKD = """[Match]
 Name=eth0
 [Network]
@@ -67,6 +84,11 @@ FILES = {
     "etc/systemd/system/basic.target.wants/early.service": "-> ../early.service",
     "etc/systemd/system/wanted.service": WANTED,
     "etc/systemd/system/sysgenid-changed.target.wants/wanted.service": "-> ../wanted.service",
+    "etc/systemd/system/keeps.service": KEEPS,
+    "etc/systemd/system/sysgenid-changed.target.wants/sysgenid-restart@keeps.service":
+    "-> /lib/systemd/system/sysgenid-restart@.service",
+    "programs/control.py": programs.SOURCES / "control.py",
+    "programs/rows.json": json.dumps(FIXED | UNFIXED),
     "etc/systemd/system/serial-getty@ttyS0.service": "-> /dev/null",
     "etc/systemd/system/getty.target": "-> /dev/null",
     **{f"{HOOKS_FOLDER}/{name}": f"-> /usr/share/sysgenid/hooks/{name}" for name in HOOKS},
@@ -109,6 +131,7 @@ def image(kernel):
     network, _ = MANAGERS[kernel.name]
     upgrades = {f"next/{deb.name}": deb for deb in debian.make_next_packages()
                 if deb.name.startswith(("sysgenid_", "libsysgenid1_"))}
+    upgrades["usr/local/bin/draw"] = programs.make_draw(host.BUILD / "draw")
     return debian.make_image(kernel, [kernels.get(name) for name in NAMES],
                              FILES | network | upgrades)
 
@@ -142,17 +165,19 @@ def identity(guest: Guest) -> list[str | bytes]:
     clients = {message[DHCP_CLIENT] for message in dhcp_messages(guest)
                if DHCP_CLIENT in message}
     return [*guest.run(PUBLIC_KEYS).split()[1::3], *clients,
-            guest.run("cat /etc/machine-id"), guest.run(RANDOM_SEED)]
+            guest.run("cat /etc/machine-id"), guest.run(RANDOM_SEED), guest.run("cat /run/kept")]
 
 
-def start_services(guest: Guest) -> None:
-    """Waits for what udev has started, and starts a service to be waited for."""
+def start_services(guest: Guest) -> Program:
+    """Waits for what udev has started, and starts services, and programs that draw."""
     guest.run("until systemctl -q is-active sysgenidd; do sleep 0.2; done", 120)
-    guest.run("systemctl start tracked confined; mkdir -p /run/sshd;"
+    guest.run("systemctl start tracked confined keeps; mkdir -p /run/sshd;"
               "until grep -qx 2 /sys/class/misc/sysgenid/watchers; do sleep 0.2; done", 60)
     wait_lease(guest)
     # From here on as on a system that has no D-Bus daemon.
     guest.run("mv /run/dbus/system_bus_socket /run/dbus/away")
+    guest.run("sysgenid-openssl enable", 60)
+    return programs.start_programs(guest)
 
 
 def check_before(guest: Guest, kernel) -> None:
@@ -197,15 +222,20 @@ def check_clone(clone: Guest) -> None:
 
 
 def test_two_clones_of_a_debian(kernel, image, boot):
-    guest = boot(image=image, network=True, append="net.ifnames=0", fresh=True)
-    start_services(guest)
+    guest = boot(image=image, network=True, append="net.ifnames=0", fresh=True,
+                 cpu_flags="-rdrand,-rdseed")
+    control = start_services(guest)
     check_before(guest, kernel)
     identities = identity(guest)
+    drawn = []
     with guest.snapshot() as snap, snap.restore_all(new_guid(), new_guid()) as clones:
         for clone in clones:
             check_clone(clone)
             identities += identity(clone)
+            drawn.append(programs.draw(clone, control))
         assert len(set(identities)) == len(identities)
+        for name, count in programs.repeated(*drawn).items():
+            assert (count == 0) == (name in FIXED), f"{name}: {count} draws were repeated"
         if kernel.name == NAMES[0]:
             # Nothing of this depends on the kernel.
             check_interruptions(clones[1])
