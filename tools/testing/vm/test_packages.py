@@ -138,3 +138,9 @@ def test_an_upgrade_keeps_what_was_changed_and_a_purge_nothing_but_own_hooks(chr
     chroot.run("rm /etc/sysgenid/hooks.d/90-mine; sh /tmp/sysgenid.postrm purge")
     after = chroot.run(LIST)
     assert sorted(set(after.splitlines()) ^ set(before.splitlines())) == []
+
+
+def test_lintian_finds_no_fault_with_the_packages():
+    packages.install(debian.FOR_ROOT)
+    debian.make_packages()
+    debian.judge_packages()
