@@ -16,8 +16,8 @@ import own_kernels
 import packages
 
 KERNEL_CODE = ("drivers", "include")
-# The one folder that is there for naming kernel versions.
-COMPAT_IGNORES = "LINUX_VERSION_CODE,CONSTANT_COMPARISON"
+# The one directory that names kernel versions, and defines what newer ones have.
+COMPAT_IGNORES = "LINUX_VERSION_CODE,CONSTANT_COMPARISON,MACRO_ARG_UNUSED"
 # Scripts that need a compiler for OCaml, for bitmaps of one chip and for a
 # pointer compared with 0, of which sparse warns as well.
 NO_COCCI = ("check_bq27xxx_data.cocci", "badzero.cocci")
