@@ -71,7 +71,7 @@ def start_drawing(guest: Guest, command: str) -> Program:
     """Starts a program that draws; draws_from() asks it by the pipe."""
     guest.run("rm -f /run/ask; mkfifo /run/ask")
     program = guest.start(f"{command} <> /run/ask")
-    program.wait_for("^drawing")
+    program.wait_for("^(drawing|none)")
     return program
 
 
@@ -116,6 +116,16 @@ def test_clones_diverge_on_the_other_cpu(boot, way):
     load_modules(guest)
     command = on_cpu(1 - interrupted_cpu(guest), f"draw_random {way} early")
     assert_clones_diverge(guest, start_drawing(guest, command))
+
+
+def test_clones_diverge_in_the_vdso(boot):
+    """Which asks the kernel only if its generator was reseeded, as it has its own state."""
+    guest = boot(**PREDICTABLE)
+    load_modules(guest)
+    program = start_drawing(guest, "draw_random map early vdso")
+    if "none" in program.output:
+        pytest.skip("this kernel's vDSO has no getrandom()")
+    assert_clones_diverge(guest, program)
 
 
 def test_unprivileged_system_call_in_a_jail_reseeds_if_first(boot):

@@ -12,15 +12,14 @@
  * and "late NUMBER HEX", made after ticks enough for everything to have noticed.
  */
 #define _GNU_SOURCE
-#include <elf.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <sys/auxv.h>
 #include <time.h>
 
 #include "crng.h"
 #include "guid.h"
+#include "vdso.h"
 #include "ways.h"
 
 #define EARLY		4
@@ -30,17 +29,6 @@
 #define NOTICED		2
 #define GIVE_UP		20
 #define KERNEL		"/sys/kernel/debug/draw_kernel/"
-
-/* From the kernel's include/uapi/linux/random.h since Linux 6.11. */
-struct opaque_params {
-	uint32_t size;
-	uint32_t mmap_prot;
-	uint32_t mmap_flags;
-	uint32_t reserved[13];
-};
-
-typedef ssize_t (*vdso_getrandom)(void *buffer, size_t length, unsigned int flags,
-				  void *state, size_t state_size);
 
 struct cpu {
 	uint64_t draws[EARLY + LATE];
@@ -53,8 +41,6 @@ struct cpu {
 static struct cpu cpus[MOST_CPUS];
 static pthread_barrier_t start;
 static int ticks_fd, u32_fd;
-static vdso_getrandom getrandom_in_vdso;
-static struct opaque_params params;
 
 static uint64_t ticks(void)
 {
@@ -83,36 +69,11 @@ static uint64_t draw_u32(struct cpu *cpu)
 	return number;
 }
 
-/* By the vDSO's section headers, which are mapped with it. */
-static void *find_in_vdso(const char *wanted)
-{
-	const char *vdso = (const char *)getauxval(AT_SYSINFO_EHDR);
-	const Elf64_Ehdr *file = (const Elf64_Ehdr *)vdso;
-	const Elf64_Shdr *sections, *names;
-	const Elf64_Sym *symbols;
-
-	if (!vdso)
-		return NULL;
-	sections = (const Elf64_Shdr *)(vdso + file->e_shoff);
-	for (int i = 0; i < file->e_shnum; i++) {
-		if (sections[i].sh_type != SHT_DYNSYM)
-			continue;
-		names = &sections[sections[i].sh_link];
-		symbols = (const Elf64_Sym *)(vdso + sections[i].sh_offset);
-		for (size_t j = 0; j < sections[i].sh_size / sizeof(*symbols); j++)
-			if (!strcmp(vdso + names->sh_offset + symbols[j].st_name, wanted))
-				return (void *)(vdso + symbols[j].st_value);
-	}
-	return NULL;
-}
-
 static uint64_t draw_vdso(struct cpu *cpu)
 {
 	uint64_t number;
 
-	if (getrandom_in_vdso(&number, sizeof(number), 0, cpu->state, params.size) !=
-	    sizeof(number))
-		errx(1, "the vDSO's getrandom");
+	vdso_draw(&number, sizeof(number), cpu->state);
 	return number;
 }
 
@@ -126,17 +87,10 @@ static bool find_numbers(const char *name)
 		return true;
 	}
 	draw = draw_vdso;
-	getrandom_in_vdso = (vdso_getrandom)find_in_vdso("__vdso_getrandom");
-	if (!getrandom_in_vdso)
+	if (!vdso_has_getrandom())
 		return false;
-	if (getrandom_in_vdso(NULL, 0, 0, &params, ~0UL))
-		errx(1, "the vDSO does not say how large its state is");
-	for (int i = 0; i < MOST_CPUS; i++) {
-		cpus[i].state = mmap(NULL, sysconf(_SC_PAGESIZE), params.mmap_prot,
-				     params.mmap_flags, -1, 0);
-		if (cpus[i].state == MAP_FAILED)
-			err(1, "the vDSO's state");
-	}
+	for (int i = 0; i < MOST_CPUS; i++)
+		cpus[i].state = vdso_new_state();
 	return true;
 }
 

@@ -8,6 +8,8 @@
  * The kernel's random number generator is made ready with bytes that are always
  * the same, before ("early"), once the generation is seen ("late"), or not here
  * ("never"). In a clone that was told of no new generation, the draws go on.
+ *
+ * With "vdso", draws by the vDSO's getrandom(), or says "none" where there is none.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -15,6 +17,7 @@
 #include <sys/random.h>
 
 #include "crng.h"
+#include "vdso.h"
 #include "ways.h"
 
 #define KEPT	(1 << 19)	/* how many of the last draws are kept */
@@ -23,10 +26,13 @@
 
 static unsigned char draws[KEPT][BYTES];
 static unsigned long drawn;
+static void *vdso_state;	/* NULL: draws by the system call */
 
 static void draw(void)
 {
-	if (getrandom(draws[drawn++ % KEPT], BYTES, GRND_NONBLOCK) != BYTES)
+	if (vdso_state)
+		vdso_draw(draws[drawn++ % KEPT], BYTES, vdso_state);
+	else if (getrandom(draws[drawn++ % KEPT], BYTES, GRND_NONBLOCK) != BYTES)
 		err(1, "getrandom");
 }
 
@@ -67,9 +73,16 @@ int main(int argc, char **argv)
 	bool (*changed)(void);
 	const char *when;
 
-	if (argc != 3)
+	if (argc != 3 && (argc != 4 || strcmp(argv[3], "vdso")))
 		errx(2, "usage: draw_random map|hardware|read|poll|ioctl|write|wait "
-		     "early|late|never");
+		     "early|late|never [vdso]");
+	if (argc == 4) {
+		if (!vdso_has_getrandom()) {
+			printf("none\n");
+			return 0;
+		}
+		vdso_state = vdso_new_state();
+	}
 	changed = ways_start(argv[1]);
 	when = argv[2];
 	if (!strcmp(when, "early"))
@@ -82,8 +95,9 @@ int main(int argc, char **argv)
 	printf("drawing\n");
 	fflush(stdout);
 
-	while (!changed()) {
-		if (strcmp(when, "late"))
+	for (unsigned long looks = 0; !changed(); looks++) {
+		/* The vDSO is so fast that too many draws would have to be kept. */
+		if (strcmp(when, "late") && !(vdso_state && looks % 16))
 			draw();
 		answer();
 	}
