@@ -5,7 +5,7 @@
 GUID, looked at before it, was the new one already.
 """
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -57,20 +57,42 @@ def stale_looks(guest: Guest, watcher: Program,
                 yield int(times), int(duration)
 
 
-@pytest.mark.parametrize("busy", [0, 4], ids=["idle", "busy"])
-def test_mapped_page_is_never_stale(guest, busy):
+def duration_of(looks: Iterable[tuple[int, int]]) -> str:
+    looks = list(looks)
+    return (f"{sum(times > 0 for times, _ in looks)} of {len(looks)} restores; µs: "
+            + " ".join(str(duration) for duration in sorted(duration for _, duration in looks)))
+
+
+@pytest.fixture
+def assert_fresh(kernel, delivery, record_property) -> Callable[..., None]:
+    """Fails if a look was stale, other than where Documentation/virt/vmgenid.rst allows it.
+
+    With PREEMPT_RT, that is for what comes by a Generic Event Device, and where the
+    interrupt is about to move. How long it was is shown then.
+    """
+    def judge(looks: Iterable[tuple[int, int]], moves: bool = False) -> None:
+        if kernel.setting("PREEMPT_RT") and (delivery or moves):
+            record_property("mapped page stale, with PREEMPT_RT", duration_of(looks))
+        else:
+            assert set(looks) == {(0, 0)}
+    return judge
+
+
+@pytest.mark.parametrize("busy", [pytest.param(0, marks=pytest.mark.short), 4],
+                         ids=["idle", "busy"])
+def test_mapped_page_is_never_stale(guest, busy, assert_fresh):
     load_modules(guest)
     for _ in range(busy):
         guest.start(BUSY)
-    assert set(stale_looks(guest, guest.start("stale_window map"))) == {(0, 0)}
+    assert_fresh(stale_looks(guest, guest.start("stale_window map")))
 
 
-def test_mapped_page_is_never_stale_for_a_real_time_program(two_cpus):
+def test_mapped_page_is_never_stale_for_a_real_time_program(two_cpus, assert_fresh):
     """Which nothing may interrupt but what is of a higher priority, as the driver's thread is."""
     load_modules(two_cpus)
     two_cpus.run("echo -1 > /proc/sys/kernel/sched_rt_runtime_us")
     watcher = on_cpu(interrupted_cpu(two_cpus), f"stale_window map {PRIORITY}")
-    assert set(stale_looks(two_cpus, two_cpus.start(watcher))) == {(0, 0)}
+    assert_fresh(stale_looks(two_cpus, two_cpus.start(watcher)))
 
 
 @contextmanager
@@ -90,11 +112,11 @@ def interrupt_moved(guest: Guest, cpu: int) -> Iterator[Guest]:
 
 
 @pytest.mark.parametrize("cpu", [0, 1])
-def test_mapped_page_is_never_stale_where_the_interrupt_lands(two_cpus, cpu):
+def test_mapped_page_is_never_stale_where_the_interrupt_lands(two_cpus, cpu, assert_fresh):
     load_modules(two_cpus)
     with interrupt_moved(two_cpus, cpu) as moved:
         watcher = moved.start(on_cpu(cpu, "stale_window map"))
-        assert set(stale_looks(moved, watcher)) == {(0, 0)}
+        assert_fresh(stale_looks(moved, watcher))
 
 
 def move_without_interrupt(guest: Guest, cpu: int) -> None:
@@ -104,13 +126,14 @@ def move_without_interrupt(guest: Guest, cpu: int) -> None:
 
 
 @pytest.mark.parametrize("cpu", [0, 1])
-def test_mapped_page_is_never_stale_where_an_interrupt_lands_that_is_to_move(two_cpus, cpu):
+def test_mapped_page_is_never_stale_where_an_interrupt_lands_that_is_to_move(two_cpus, cpu,
+                                                                             assert_fresh):
     """A thread of that interrupt would move first, and then run on the other CPU."""
     load_modules(two_cpus)
     with interrupt_moved(two_cpus, cpu) as moved:
         move_without_interrupt(moved, cpu)
         watcher = moved.start(on_cpu(cpu, "stale_window map"))
-        assert set(stale_looks(moved, watcher, range(FEWER_RESTORES))) == {(0, 0)}
+        assert_fresh(stale_looks(moved, watcher, range(FEWER_RESTORES)), moves=True)
 
 
 @pytest.mark.parametrize("cpu", [0, 1])
@@ -125,7 +148,7 @@ def test_mapped_page_is_never_stale_with_threaded_interrupts(boot, cpu):
         assert set(stale_looks(moved, watcher, range(FEWER_RESTORES))) == {(0, 0)}
 
 
-def test_mapped_page_is_never_stale_where_a_real_time_program_is_throttled(two_cpus):
+def test_mapped_page_is_never_stale_where_a_real_time_program_is_throttled(two_cpus, assert_fresh):
     """While it is, no other real-time thread of that CPU runs either."""
     load_modules(two_cpus)
     cpu = interrupted_cpu(two_cpus)
@@ -142,7 +165,8 @@ def test_mapped_page_is_never_stale_where_a_real_time_program_is_throttled(two_c
             turns = watcher.output.count("resumed")
             with snap.restore() as clone:
                 copy = clone.program(watcher)
-                assert copy.wait_for(r"^stale (\d+)")[1] == "0"
+                times, duration = copy.wait_for(r"^stale (\d+) (\d+)").groups()
+                assert_fresh([(int(times), int(duration))])
                 if copy.output.count("resumed") == turns:
                     return
             guest = snap.restore(snap.options.guid)
@@ -154,10 +178,7 @@ def test_mapped_page_on_the_other_cpu(two_cpus, record_property):
     load_modules(two_cpus)
     watcher = two_cpus.start(on_cpu(1 - interrupted_cpu(two_cpus), "stale_window map"))
     looks = list(stale_looks(two_cpus, watcher))
-    durations = sorted(duration for _, duration in looks)
-    record_property("mapped page stale on the other processor", (
-        f"{sum(times > 0 for times, _ in looks)} of {len(looks)} restores; µs: "
-        + " ".join(map(str, durations))))
+    record_property("mapped page stale on the other processor", duration_of(looks))
     assert len(looks) == len(restores(two_cpus))
 
 
@@ -168,6 +189,7 @@ def test_system_call_on_the_other_cpu_is_never_stale(two_cpus, call):
     assert set(stale_looks(two_cpus, watcher)) == {(0, 0)}
 
 
+@pytest.mark.short
 def test_system_call_is_never_stale_without_any_interrupt(guest):
     load_modules(guest)
     mask_events(guest)
@@ -210,6 +232,7 @@ def assert_reseeds_first(guest: Guest, notice: Callable[[Guest], None]) -> None:
                 assert re.findall(r"^ours (\d+)", seen, re.M)[:1] == ["0"], seen
 
 
+@pytest.mark.short
 def test_interrupt_reseeds_before_it_publishes(guest):
     load_modules(guest)
     assert_reseeds_first(guest, by_interrupt)
@@ -269,6 +292,7 @@ def test_one_event_is_one_increment_under_all_system_calls_at_once(two_cpus):
                 assert settled_generation(clone) == 1
 
 
+@pytest.mark.short
 def test_chain_of_clones_counts_each(guest):
     load_modules(guest)
     for number in range(1, 4):
