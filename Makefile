@@ -16,7 +16,7 @@ BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: docs overlay modules install install-modules install-user install-openssl check check-all check-kernels check-long check-debian check-overseer check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-user install-openssl check check-all check-kernels check-kernels-short check-long check-debian check-overseer check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -57,6 +57,11 @@ check-long: $(PYTHON) ## the tests of check that restore guests again and again,
 check-kernels: $(PYTHON) ## the guarantees with Debian 13's kernels, backports, rt, and the oldest 6.1
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --more-kernels -m "every_kernel and not long" $(PYTEST_ARGS)
+
+check-kernels-short: $(PYTHON) ## the most important of these, with one kernel of each kind
+	@$(PYTHON) $(VM)/packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.1-oldest --kernel 6.12-trixie-rt \
+		--kernel backports-cloud -m "every_kernel and short" $(PYTEST_ARGS)
 
 check-all: $(PYTHON) ## run every test there is, with every kernel there is; takes hours
 	@$(PYTHON) $(VM)/packages.py

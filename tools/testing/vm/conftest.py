@@ -65,6 +65,7 @@ def pytest_configure(config):
     """Fetches and builds, once, before any worker process starts."""
     config.addinivalue_line("markers", "kernels(*names): the only kernels that the test is for")
     config.addinivalue_line("markers", "every_kernel: of the part for the kernels of kernels.MORE")
+    config.addinivalue_line("markers", "short: of the short part of those; make check-kernels-short")
     config.addinivalue_line("markers", "debian: takes a whole Debian; make check-debian")
     config.addinivalue_line("markers", "long: the many restores of a test that has fewer, too; make check-long")
     if hasattr(config, "workerinput"):

@@ -29,6 +29,7 @@ def count_restores(guest: Guest, *states: str) -> None:
     assert settled_generation(guest) == len(states)
 
 
+@pytest.mark.short
 def test_loading_says_one_line(guest, kernel):
     load_modules(guest)
     said = guest.run("dmesg | grep vm_generation_id").splitlines()
@@ -58,6 +59,7 @@ def test_own_driver_of_the_kernel_may_come_second(guest):
      f"cat /run/device > {OURS}/bind"),
 ], ids=["unloaded", "unbound"])
 class TestAway:
+    @pytest.mark.short
     def test_event_meanwhile_is_caught_when_it_comes_back(self, guest, leave, come):
         load_modules(guest)
         guest.run(leave)

@@ -96,7 +96,7 @@ def draws_of_like_clones(snap: Snapshot, program: Program) -> tuple[Draws, Draws
     return a, b
 
 
-@pytest.mark.parametrize("ready", ["early", "late"])
+@pytest.mark.parametrize("ready", [pytest.param("early", marks=pytest.mark.short), "late"])
 def test_nothing_but_the_guid_makes_clones_diverge(boot, ready):
     """Also if the generator gets ready only later: its first seeding has the GUID in it."""
     guest = boot(icount=True, **PREDICTABLE)
@@ -118,6 +118,7 @@ def test_clones_diverge_on_the_other_cpu(boot, way):
     assert_clones_diverge(guest, start_drawing(guest, command))
 
 
+@pytest.mark.short
 def test_clones_diverge_in_the_vdso(boot):
     """Which asks the kernel only if its generator was reseeded, as it has its own state."""
     guest = boot(**PREDICTABLE)

@@ -11,7 +11,8 @@ import pytest
 pytestmark = pytest.mark.every_kernel
 
 SKIPPED = 4
-PROGRAMS = [pytest.param(program, id=f"{suite.name}/{program}")
+PROGRAMS = [pytest.param(program, id=f"{suite.name}/{program}",
+                         marks=[pytest.mark.short] if program == "abi_test" else [])
             for suite in build.suites() for program in build.tests(suite)]
 
 

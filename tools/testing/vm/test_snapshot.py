@@ -37,6 +37,7 @@ def test_clone_wakes_who_waits_by(way, guest):
         assert clone.program(watcher).wait() == 0
 
 
+@pytest.mark.short
 def test_same_guid_is_no_new_generation(guest):
     guest.load_modules()
     watchers = [watch(guest, way) for way in WAYS]
@@ -48,6 +49,7 @@ def test_same_guid_is_no_new_generation(guest):
         assert all(clone.program(watcher).status is None for watcher in watchers)
 
 
+@pytest.mark.short
 def test_two_clones_are_each_told_once(guest):
     guest.load_modules()
     watcher = watch(guest, "poll")
