@@ -56,7 +56,8 @@ STOCK = {
 }
 # Every test runs with these; with the next ones those that are marked for it.
 FULL = ("6.1-cloud", "6.1", "6.12-cloud")
-MORE = ("6.1-oldest", "6.12-trixie-cloud", "6.12-trixie-rt", "backports-cloud", "backports-rt")
+MORE = ("6.1-oldest", "6.12-trixie-cloud", "6.12-trixie-rt", "backports-cloud", "backports-rt",
+        "6.1-arm64", "6.12-trixie-arm64")
 # Those of another architecture are built for with a cross compiler; their guests
 # need their own shell.
 CROSS = {"arm64": ("aarch64-linux-gnu", ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"))}
@@ -245,6 +246,8 @@ def stock(name: str) -> Kernel:
                     modules=next(path for path in modules if (path / "modules.order").exists()))
     if architecture in CROSS or debian != archive.this_release():
         kernel = replace(kernel, root=roots.get(debian, tuple(found["tools"])))
+    else:
+        packages.install(tuple(found["tools"]))
     if architecture in CROSS:
         shell = (folder / where / "busybox" for where in ("bin", "usr/bin"))
         kernel = replace(kernel, busybox=next(path for path in shell if path.exists()),
