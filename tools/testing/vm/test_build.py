@@ -31,6 +31,12 @@ def test_no_warning_from_gcc_nor_sparse(kernel, elsewhere):
     assert not COMPLAINT.search(printed), printed
 
 
+def test_dkms_is_to_build_for_the_kernel(kernel):
+    pattern = re.search(r'^BUILD_EXCLUSIVE_KERNEL="(.*)"$', (host.ROOT / "dkms.conf").read_text(),
+                        re.M)[1]
+    assert re.match(pattern, kernel.release)
+
+
 # Definitions that Linux 6.5 brought with linux/cleanup.h, in all headers, and Linux
 # 6.4 with linux/lockdep.h. Linux 6.1 has both since some update.
 ADDED = re.compile(r"^#include <linux/cleanup\.h>\n|^\s*scoped_guard\(.*\n|"
