@@ -28,8 +28,9 @@ GUID = new_guid()
 def pytest_addoption(parser):
     parser.addoption("--kernel", action="append", metavar="NAME", dest="kernels",
                      help=f"run with this kernel only (repeatable): {', '.join(kernels.PROVIDERS)}")
-    parser.addoption("--every-stock-kernel", action="store_const", dest="kernels",
-                     const=list(kernels.STOCK), help="run every test with each stock kernel")
+    parser.addoption("--every-stock-kernel", action="store_true",
+                     help="run every test with each stock kernel of this architecture, and what is "
+                     "marked every_kernel with the others")
     parser.addoption("--more-kernels", action="store_true",
                      help=f"run what is marked every_kernel with {', '.join(kernels.MORE)}")
 
@@ -37,8 +38,12 @@ def pytest_addoption(parser):
 def choose_kernels(config) -> None:
     """Sets the options to the kernels that tests run with."""
     option = config.option
-    option.full = option.kernels or ([] if option.more_kernels else list(kernels.FULL))
-    option.kernels = option.full + (list(kernels.MORE) if option.more_kernels else [])
+    more = kernels.MORE if option.more_kernels or option.every_stock_kernel else ()
+    option.full = option.kernels or [
+        name for name, stock in kernels.STOCK.items()
+        if (option.every_stock_kernel and stock.architecture not in kernels.CROSS)
+        or (not more and name in kernels.FULL)]
+    option.kernels = option.full + [name for name in more if name not in option.full]
     option.missing = {}
 
 
