@@ -10,6 +10,7 @@ import build
 import debian
 import host
 import packages
+from archive import Archive
 from initramfs import Image
 from kernels import Kernel
 
@@ -58,14 +59,15 @@ def make_base() -> Path:
     name = hashlib.sha256(" ".join(INCLUDED).encode()).hexdigest()[:16]
     tar = host.CACHE / f"systemd_{name}" / "root.tar"
     with host.locked("systemd"):
-        if not tar.exists():
+        if not host.cached(tar.parent):
             host.progress("making a Debian with systemd (a minute)")
             for old in host.CACHE.glob("systemd_*"):
                 shutil.rmtree(old)
             with host.making(tar.parent) as temporary:
                 packages.as_root(["mmdebstrap", "--quiet", "--variant=minbase",
                                   "--dpkgopt=force-unsafe-io", f"--include={','.join(INCLUDED)}",
-                                  "bookworm", str(temporary / tar.name)],
+                                  "bookworm", str(temporary / tar.name),
+                                  *Archive("bookworm").sources()],
                                  "making a Debian with systemd")
     return tar
 
