@@ -121,6 +121,8 @@ def test_mapped_page_is_never_stale_where_the_interrupt_lands(two_cpus, cpu, ass
 
 def move_without_interrupt(guest: Guest, cpu: int) -> None:
     """Has the interrupt go to the other CPU from the next but one on: that still hits this one."""
+    if guest.options.kernel.architecture == "arm64":
+        pytest.skip("the interrupt controller of arm64 moves an interrupt at once")
     guest.run(f"echo {1 - cpu} > /proc/irq/{interrupt(guest)}/smp_affinity_list")
     assert interrupted_cpu(guest) == cpu, "can't tell: it has moved at once"
 
