@@ -26,7 +26,7 @@ bind() {
 	mkdir -p "$new$2"
 	mount --rbind "$1" "$new$2"
 }
-for dir in usr etc; do
+for dir in usr etc var; do
 	bind "$root/$dir" "/$dir"
 done
 while [ "$1" != -- ]; do

@@ -15,7 +15,7 @@ import pytest
 from channel import Program
 from guest import Guest, new_guid
 
-NAMES = ("6.1-cloud", "6.12-cloud")
+NAMES = [name for together in debian.TOGETHER.values() for name in together]
 pytestmark = [pytest.mark.kernels(*NAMES), pytest.mark.debian]
 
 HOOKS_FOLDER = "/etc/sysgenid/hooks.d"
@@ -103,6 +103,7 @@ MANAGERS = {
                     "-> /lib/systemd/system/systemd-networkd.service"},
                    "/lib/systemd/systemd-networkd-wait-online -4 --timeout=120"),
 }
+MANAGERS["6.12-trixie-cloud"] = MANAGERS["6.12-cloud"]
 PUBLIC_KEYS = "cat /etc/ssh/ssh_host_*_key.pub"
 RANDOM_SEED = "sha256sum < /var/lib/systemd/random-seed"
 DHCP_COOKIE = b"\x63\x82\x53\x63"     # before a message's options
@@ -129,11 +130,10 @@ def kernel(request):
 @pytest.fixture(scope="session")
 def image(kernel):
     network, _ = MANAGERS[kernel.name]
-    upgrades = {f"next/{deb.name}": deb for deb in debian.make_next_packages()
+    upgrades = {f"next/{deb.name}": deb for deb in debian.make_next_packages(debian.release_for(kernel))
                 if deb.name.startswith(("sysgenid_", "libsysgenid1_"))}
     upgrades["usr/local/bin/draw"] = programs.make_draw(host.BUILD / "draw")
-    return debian.make_image(kernel, [kernels.get(name) for name in NAMES],
-                             FILES | network | upgrades)
+    return debian.make_image(kernel, debian.kernels_with(kernel), FILES | network | upgrades)
 
 
 def journal(guest: Guest, *fields: str) -> str:
@@ -289,7 +289,7 @@ def check_upgrade_and_purge(clone: Guest) -> None:
     assert "sysgenid" not in clone.run("systemctl --failed --no-legend")
 
 
-@pytest.mark.kernels("6.12-cloud")
+@pytest.mark.kernels("6.12-cloud", "6.12-trixie-cloud")
 def test_a_debian_without_the_device_stays_quiet(kernel, image, boot):
     guest = boot(image=image, guid=None, fresh=True)
     assert "sysgenid" not in guest.run("cat /proc/modules")
