@@ -68,10 +68,12 @@ check-all: $(PYTHON) ## run every test there is, with every kernel there is; tak
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian" --every-stock-kernel $(PYTEST_ARGS)
 	@$(MAKE) check-debian check-overseer check-programs check-debug check-kcsan
 
-check-debian: $(PYTHON) ## install, upgrade and purge the packages in a Debian, and clone it
+check-debian: $(PYTHON) ## install, upgrade and purge the packages in Debian 12 and 13, and clone them
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "$(VM)"); import debian, host, packages; \
 		host.main(lambda: packages.install(packages.NEEDED + debian.FOR_ROOT))'
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_debian.py test_packages.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.1-cloud --kernel 6.12-cloud \
+		--kernel 6.12-trixie-cloud $(PYTEST_ARGS) test_debian.py test_packages.py \
+		test_module_driver.py test_host.py
 
 check-overseer: $(PYTHON) ## run the overseer under systemd, through restarts, failures and cold clones
 	@$(PYTHON) $(VM)/packages.py

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import host
@@ -22,6 +23,7 @@ CONFIGS = Path(__file__).with_name("configs")
 TREES = {
     "6.12-debug": ("guest.config", "debug.config"),
     "6.12-kcsan": ("guest.config", "kcsan.config"),
+    "6.12-module": ("guest.config", "module.config"),
 }
 CLANG = ("guest.config",)
 PACKAGES = ("flex", "bison", "bc", "libelf-dev", "libssl-dev")
@@ -125,6 +127,13 @@ def own(name: str) -> Kernel:
                   memory=384, patience=6, last_check=LEAKS,
                   make_flags=MAKE_FLAGS.get(name, ()),
                   counts_lines="GCOV_PROFILE=y" in MAKE_FLAGS.get(name, ()))
+
+
+def install_modules(kernel: Kernel, folder: Path) -> Kernel:
+    """The same kernel, with its own modules installed below that folder."""
+    host.run([*make_args(kernel.build_tree, "modules_install"), f"INSTALL_MOD_PATH={folder}"],
+             f"installing the modules of {kernel.name}")
+    return replace(kernel, modules=folder / "lib/modules" / kernel.release)
 
 
 def clang_tree() -> Path:
