@@ -56,8 +56,8 @@ STOCK = {
 }
 # Every test runs with these; with the next ones those that are marked for it.
 FULL = ("6.1-cloud", "6.1", "6.12-cloud")
-MORE = ("6.1-oldest", "6.12-trixie-cloud", "6.12-trixie-rt", "backports-cloud", "backports-rt",
-        "6.1-arm64", "6.12-trixie-arm64")
+MORE = ("6.1-oldest", "6.1-rt", "6.12-trixie-cloud", "6.12-trixie-rt", "backports-cloud",
+        "backports-rt", "6.1-arm64", "6.12-trixie-arm64")
 # Those of another architecture are built for with a cross compiler; their guests
 # need their own shell.
 CROSS = {"arm64": ("aarch64-linux-gnu", ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"))}
