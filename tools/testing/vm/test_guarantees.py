@@ -68,10 +68,10 @@ def assert_fresh(kernel, delivery, record_property) -> Callable[..., None]:
     """Fails if a look was stale, other than where Documentation/virt/vmgenid.rst allows it.
 
     With PREEMPT_RT, that is for what comes by a Generic Event Device, and where the
-    interrupt is about to move. How long it was is shown then.
+    thread of the interrupt has to wait. How long it was is shown then.
     """
-    def judge(looks: Iterable[tuple[int, int]], moves: bool = False) -> None:
-        if kernel.setting("PREEMPT_RT") and (delivery or moves):
+    def judge(looks: Iterable[tuple[int, int]], waits: bool = False) -> None:
+        if kernel.setting("PREEMPT_RT") and (delivery or waits):
             record_property("mapped page stale, with PREEMPT_RT", duration_of(looks))
         else:
             assert set(looks) == {(0, 0)}
@@ -135,7 +135,7 @@ def test_mapped_page_is_never_stale_where_an_interrupt_lands_that_is_to_move(two
     with interrupt_moved(two_cpus, cpu) as moved:
         move_without_interrupt(moved, cpu)
         watcher = moved.start(on_cpu(cpu, "stale_window map"))
-        assert_fresh(stale_looks(moved, watcher, range(FEWER_RESTORES)), moves=True)
+        assert_fresh(stale_looks(moved, watcher, range(FEWER_RESTORES)), waits=True)
 
 
 @pytest.mark.parametrize("cpu", [0, 1])
@@ -168,7 +168,7 @@ def test_mapped_page_is_never_stale_where_a_real_time_program_is_throttled(two_c
             with snap.restore() as clone:
                 copy = clone.program(watcher)
                 times, duration = copy.wait_for(r"^stale (\d+) (\d+)").groups()
-                assert_fresh([(int(times), int(duration))])
+                assert_fresh([(int(times), int(duration))], waits=True)
                 if copy.output.count("resumed") == turns:
                     return
             guest = snap.restore(snap.options.guid)
