@@ -127,7 +127,7 @@ clean: ## remove what was built (downloads are kept, in ~/.cache/sysgenid-vm)
 	rm -rf build $(VM)/__pycache__
 
 help: ## list these verbs
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 21
 
 $(PYTHON):
 	@echo "  installing python3"
