@@ -196,9 +196,9 @@ static enum hook_result judge(struct hook_run *run, const char *unit,
 {
 	int64_t end = now_ms() + SHUTDOWN_PATIENCE;
 
-	if (!strcmp(result, "done"))
+	if (!strcmp(result, "done") && systemd_confirms(unit))
 		return HOOK_DONE;
-	if (strcmp(result, "canceled")) {
+	if (strcmp(result, "done") && strcmp(result, "canceled")) {
 		systemd_why_failed(unit, run->why, sizeof(run->why));
 		return HOOK_FAILED;
 	}

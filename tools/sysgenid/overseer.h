@@ -178,6 +178,12 @@ const char *systemd_start_hook(struct jobs *jobs, const char *unit,
 char **systemd_wanted(const char *unit);
 void free_names(char **names);
 
+/*
+ * Does systemd still know of units? At a forced shutdown it leaves, and calls
+ * all jobs done that have not ended.
+ */
+bool systemd_confirms(const char *unit);
+
 /* Writes why a unit has failed, such as "exit status 3". */
 void systemd_why_failed(const char *unit, char *why, size_t size);
 

@@ -128,14 +128,19 @@ static void look_at_job(struct job *job)
 	free(active);
 }
 
-/* systemd leaves its connections when it executes itself, as at an upgrade. */
+/*
+ * systemd leaves its connections when it executes itself, as at an upgrade. At a
+ * forced shutdown it does not come back, and has everybody end.
+ */
 static void open_again(void)
 {
 	int64_t end = now_ms() + REOPEN_TIMEOUT;
+	bool last;
 
 	systemd_close();
-	while (systemd_open() < 0) {
-		if (now_ms() >= end)
+	for (;;) {
+		last = has_to_end() || now_ms() >= end;
+		if (systemd_open() >= 0 || last)
 			break;
 		poll(NULL, 0, REOPEN_EVERY);
 	}
@@ -372,6 +377,19 @@ void free_names(char **names)
 	for (char **name = names; name && *name; name++)
 		free(*name);
 	free(names);
+}
+
+bool systemd_confirms(const char *unit)
+{
+	char *state = NULL;
+
+	/* Twice, as systemd may execute itself just now. */
+	for (int i = 0; i < 2 && !state; i++) {
+		systemd_process();
+		state = bus ? get_string(unit, UNIT, "ActiveState") : NULL;
+	}
+	free(state);
+	return state;
 }
 
 void systemd_why_failed(const char *unit, char *why, size_t size)
