@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Guests whose root is a Debian on a disk, with the services that hooks deal with.
+
+None of these services starts by itself. What such a guest changes is forgotten,
+or kept on a disk of its own, which can be copied.
+"""
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import build
+import debian
+import host
+import packages
+import userspace
+from initramfs import Image
+from kernels import Kernel
+from programs import with_dependencies
+
+INCLUDED = (*userspace.INCLUDED, "dbus", "openssh-server", "openssl", "chrony", "open-iscsi",
+            "nvme-cli", "network-manager", "dhcpcd5", "cloud-init")
+MULTI_USER = userspace.MULTI_USER
+INSTALL = r"""
+set -e
+root=$1/root
+mkdir "$root"
+tar -xpf "$2" -C "$root"
+rm -rf "$root"/var/cache/* "$root"/var/lib/apt/lists/* "$root"/usr/share/doc "$root"/usr/share/locale
+rm -f "$root"/etc/systemd/system/*.wants/* "$root"/etc/NetworkManager/conf.d/*
+touch "$root/etc/cloud/cloud-init.disabled"
+cp -a "$3/etc" "$3/usr" "$root/"
+cp -a "$3/lib/." "$root/usr/lib/"
+cp "$4" "$root/agent"
+mkdir -p "$root/lib/modules" "$root/etc/sysgenid/hooks.d"
+mke2fs -q -t ext4 -O ^has_journal -d "$root" "$5" 2G
+"""
+# From the initramfs to the disk, which stays as it is.
+INIT = """#!/bin/sh
+mount -t devtmpfs devtmpfs /dev
+mount -t proc proc /proc
+for module in {modules}; do insmod /drivers/$module.ko || exit; done
+mkdir -p /disk /changes /root
+until [ -b /dev/vda ]; do usleep 10000; done
+mount -t ext4 -o ro /dev/vda /disk
+if grep -q keep_changes /proc/cmdline; then
+	until [ -b /dev/nvme0n1 ]; do usleep 10000; done
+	mount -t ext4 /dev/nvme0n1 /changes
+else
+	mount -t tmpfs tmpfs /changes
+fi
+new=; [ -e /changes/upper ] || new=1
+mkdir -p /changes/upper /changes/work
+mount -t overlay -o lowerdir=/disk,upperdir=/changes/upper,workdir=/changes/work overlay /root
+if [ $new ]; then
+	cp -r /lib/modules /root/usr/lib/
+	cp -r /files/. /root/
+fi
+umount /proc
+exec switch_root /root /lib/systemd/systemd
+"""
+DRIVERS = ("virtio_blk", "virtio_net", "virtio_pci", "overlay")
+KEEP_CHANGES = "keep_changes"
+FILES = {
+    "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+    "etc/hostname": "guest\n",
+    "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 guest.example.org guest\n",
+    "etc/fstab": "",
+    "etc/systemd/system/agent.service": debian.AGENT,
+    f"{MULTI_USER}/agent.service": "-> ../agent.service",
+    f"{MULTI_USER}/sysgenidd.service": "-> /lib/systemd/system/sysgenidd.service",
+    "etc/systemd/system/serial-getty@ttyS0.service": "-> /dev/null",
+    "etc/systemd/system/getty.target": "-> /dev/null",
+}
+
+
+def make_root() -> Path:
+    """That Debian with what `make install-user` installs, as a file system to read."""
+    base = debian.make_tar("hooks", INCLUDED)
+    build.make_programs([])
+    with host.locked("hooks", host.BUILD):
+        folder = host.BUILD / "hooks-disk"
+        digest = hashlib.sha256(INSTALL.encode() + (build.PROGRAMS / "agent").read_bytes())
+        disk = folder / f"{debian.digest(str(base), digest.hexdigest())}.ext4"
+        if not disk.exists():
+            host.progress("making a Debian on a disk")
+            shutil.rmtree(folder, ignore_errors=True)
+            with host.making(folder) as temporary:
+                with host.locked("userspace", host.BUILD):
+                    host.run([*userspace.MAKE, "install", f"DESTDIR={temporary}/installed"],
+                             "installing sysgenid(8) and sysgenidd(8)")
+                try:
+                    packages.as_root(["sh", "-c", INSTALL, "install", str(temporary), str(base),
+                                      str(temporary / "installed"), str(build.PROGRAMS / "agent"),
+                                      str(temporary / disk.name)], "making a Debian on a disk")
+                finally:
+                    packages.as_root(["rm", "-rf", str(temporary / "root")], "tidying up")
+    return disk
+
+
+def make_image(kernel: Kernel, path: Path, files: dict[str, str]) -> Path:
+    """The initramfs that mounts it, with our modules, and with files for the guest."""
+    drivers = with_dependencies(kernel, DRIVERS)
+    image = Image().basics(build.PROGRAMS / "agent")
+    image.file("init", INIT.format(modules=" ".join(drivers)), 0o755)
+    for name, driver in drivers.items():
+        image.file(f"drivers/{name}.ko", driver)
+    for name, content in (FILES | files).items():
+        if content.startswith("-> "):
+            image.link(f"files/{name}", content[3:])
+        else:
+            image.file(f"files/{name}", content, 0o755 if content.startswith("#!") else 0o644)
+    scratch = path.with_suffix(".modules")
+    build.add_module_tree(image, kernel, scratch)
+    shutil.rmtree(scratch)
+    return image.write(path)
+
+
+def make_changes(path: Path, size: int = 256 << 20) -> Path:
+    """An empty disk to keep a guest's changes on."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+    subprocess.run(["/sbin/mkfs.ext4", "-q", path], check=True)
+    return path
