@@ -15,8 +15,13 @@ struct options {
 	bool json;
 	bool has_from;
 	bool dry_run;
+	bool undo;
+	bool list;
+	bool yes;
+	bool first_boot;
 	uint64_t from;
 	uint32_t minimum;
+	const char *root;	/* NULL: the running system */
 	int timeout;		/* in milliseconds; -1: forever */
 	char **command;		/* the words that are no options */
 };
@@ -36,6 +41,12 @@ uint64_t get_generation(void);
 
 /* sysgenid hooks [list | run [NAME…]], in command_hooks.c */
 int do_hooks(const struct options *options);
+
+/* sysgenid prepare [--undo], in command_prepare.c */
+int do_prepare(const struct options *options);
+
+/* sysgenid seal, in seal.c */
+int do_seal(const struct options *options);
 
 /* sysgenid gate [PORT], in gate.c */
 int __attribute__((noreturn)) do_gate(const struct options *options);

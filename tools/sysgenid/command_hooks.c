@@ -15,14 +15,13 @@
 #include "text.h"
 
 #define DIRECTORY	"/etc/sysgenid/hooks.d"
-#define TIMEOUT		90
 
 /* Why a hook would not be run, or NULL. */
 static const char *why_refused(const char *name, char *real)
 {
 	char path[PATH_MAX], unit[NAME_MAX + 1];
 
-	if (!hook_unit(name, unit, sizeof(unit)))
+	if (!hook_unit("", name, unit, sizeof(unit)))
 		return "its name is too long";
 	snprintf(path, sizeof(path), DIRECTORY "/%s", name);
 	return why_untrusted(path, S_IFREG, real);
@@ -57,14 +56,15 @@ static void list(char **names, bool json)
 static bool run(const char *name, uint64_t generation, bool dry)
 {
 	struct hook_run hook = {
-		.directory = DIRECTORY, .name = name, .generation = generation,
-		.previous = generation, .timeout = TIMEOUT,
+		.directory = DIRECTORY, .name = name, .family = "",
+		.generation = generation, .previous = generation,
+		.timeout = HOOK_TIMEOUT,
 	};
 	char real[PATH_MAX], unit[NAME_MAX + 1];
 	const char *why = why_refused(name, real);
 
 	if (dry) {
-		hook_unit(name, unit, sizeof(unit));
+		hook_unit("", name, unit, sizeof(unit));
 		if (why)
 			printf("%s would not be run: %s\n", name, why);
 		else

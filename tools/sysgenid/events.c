@@ -57,6 +57,14 @@ bool has_to_end(void)
 	return is_readable(signal_fd);
 }
 
+void forget_signals(void)
+{
+	struct signalfd_siginfo info;
+
+	while (read(signal_fd, &info, sizeof(info)) > 0)
+		;
+}
+
 uint64_t current_generation(void)
 {
 	uint64_t generation;

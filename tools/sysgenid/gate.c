@@ -23,6 +23,7 @@
 #include <sysgenid.h>
 
 #include "command.h"
+#include "overseer.h"
 #include "system.h"
 #include "text.h"
 
@@ -96,6 +97,7 @@ static json_object *make_line(const struct gate *gate)
 	for (size_t i = 0; record && strcmp(state, "pending") && i < 2; i++)
 		if (json_object_object_get_ex(record, names[i], &value))
 			json_object_object_add(line, names[i], json_object_get(value));
+	json_object_object_add(line, "prepared", json_object_new_boolean(is_prepared()));
 	if (gate->nonce[0])
 		json_object_object_add(line, "nonce", json_object_new_string(gate->nonce));
 	json_object_put(record);

@@ -127,9 +127,10 @@ static void end_output(struct output *output)
 		close(output->fd);
 }
 
-bool hook_unit(const char *name, char *unit, size_t size)
+bool hook_unit(const char *family, const char *name, char *unit, size_t size)
 {
-	int length = snprintf(unit, size, "sysgenid-hook-%s.service", name);
+	int length = snprintf(unit, size, "sysgenid-hook-%s%s.service", family,
+			      name);
 
 	return length > 0 && (size_t)length < size && length <= UNIT_NAME_MAX;
 }
@@ -180,13 +181,13 @@ static void stop(const char *unit, struct output *output)
 	jobs_free(&jobs);
 }
 
-void stop_hook(const char *name)
+void stop_hook(const char *family, const char *name)
 {
 	struct hook_run run = { .name = name };
 	struct output output = { .run = &run, .fd = -1 };
 	char unit[UNIT_NAME_MAX + 1];
 
-	if (hook_unit(name, unit, sizeof(unit)))
+	if (hook_unit(family, name, unit, sizeof(unit)))
 		stop(unit, &output);
 }
 
@@ -218,7 +219,7 @@ enum hook_result run_hook(struct hook_run *run)
 
 	run->why[0] = run->tail[0] = '\0';
 	snprintf(path, sizeof(path), "%s/%s", run->directory, run->name);
-	why = hook_unit(run->name, unit, sizeof(unit)) ?
+	why = hook_unit(run->family, run->name, unit, sizeof(unit)) ?
 	      why_untrusted(path, S_IFREG, real) : "its name is too long";
 	if (why) {
 		snprintf(run->why, sizeof(run->why), "%s", why);

@@ -91,6 +91,9 @@ bool has_to_end(void);
 /* The current generation, after a look at the hardware. */
 uint64_t current_generation(void);
 
+/* Forgets such a signal, so that what was begun can be undone. */
+void forget_signals(void);
+
 /* Does another generation than @generation need the overseer, or its end? */
 bool is_interrupted(uint64_t generation);
 
@@ -243,6 +246,10 @@ void record_clear(void);
 /* Why hooks ended. */
 enum hook_result { HOOK_DONE, HOOK_FAILED, HOOK_REFUSED, HOOK_INTERRUPTED };
 
+/* What a hook may take, in seconds, and how often it is started, by default. */
+#define HOOK_TIMEOUT	90
+#define HOOK_ATTEMPTS	3
+
 /* The end of what a hook has printed, in bytes. */
 #define OUTPUT_TAIL	1024
 
@@ -250,6 +257,7 @@ enum hook_result { HOOK_DONE, HOOK_FAILED, HOOK_REFUSED, HOOK_INTERRUPTED };
  * struct hook_run - one run of a hook
  * @directory: where it is
  * @name: its name there
+ * @family: what goes before the name in that of its unit
  * @argument: its only argument, or NULL
  * @generation: the generation that it is run for
  * @previous: the one before that
@@ -260,6 +268,7 @@ enum hook_result { HOOK_DONE, HOOK_FAILED, HOOK_REFUSED, HOOK_INTERRUPTED };
 struct hook_run {
 	const char *directory;
 	const char *name;
+	const char *family;
 	const char *argument;
 	uint64_t generation;
 	uint64_t previous;
@@ -272,7 +281,7 @@ struct hook_run {
 enum hook_result run_hook(struct hook_run *run);
 
 /* Ends a hook that an earlier overseer has left running. */
-void stop_hook(const char *name);
+void stop_hook(const char *family, const char *name);
 
 /**
  * list_hooks() - the names of the hooks in a directory, in their order
@@ -285,7 +294,49 @@ void stop_hook(const char *name);
 bool list_hooks(const char *directory, char ***names, const char **why);
 
 /* The unit in which a hook of that name runs; false: the name is too long. */
-bool hook_unit(const char *name, char *unit, size_t size);
+bool hook_unit(const char *family, const char *name, char *unit, size_t size);
+
+/*
+ * prepare.c: before a snapshot
+ */
+
+#define PREPARE_DIRECTORY	"/etc/sysgenid/pre-snapshot.d"
+#define PREPARE_FAMILY		"pre-snapshot-"
+
+/* Only one process prepares, or undoes that; false: another one does. */
+bool prepare_try_lock(void);
+
+/* Waits for that; false: a new generation, or the overseer's end, came first. */
+bool prepare_lock(uint64_t generation);
+
+void prepare_unlock(void);
+
+/* Has a hook of PREPARE_DIRECTORY been begun, and not been undone? */
+bool is_prepared(void);
+
+/**
+ * prepare_run() - run a hook that prepares
+ * @run: the hook's name, generations and time limit; receives why it failed
+ * @begun: the names of all that were begun, a JSON array; this one is added
+ *
+ * Returns false if it failed. It is to be undone in any case.
+ */
+struct json_object;
+bool prepare_run(struct hook_run *run, struct json_object *begun);
+
+typedef void (*thawed_fn)(const struct hook_run *run, enum hook_result result,
+			  void *data);
+
+/**
+ * prepare_undo() - have the hooks undo what they did, the last one first
+ * @like: the generations and the time limit
+ * @attempts: how often each is started until it succeeds
+ * @thawed: called for each with its result and @data
+ *
+ * Returns false if it was cut short; then it is to be done again.
+ */
+bool prepare_undo(const struct hook_run *like, int attempts, thawed_fn thawed,
+		  void *data);
 
 /*
  * Could users other than root exchange or change what is there?

@@ -19,28 +19,12 @@ static const char * const phases[] = { "hooks", "units", "watchers", "settled" }
 
 static json_object *failures, *outputs;
 
-/* Written beside, then moved: a reader never sees half of it. */
 static void publish(const char *path, mode_t mode, json_object *object)
 {
-	char new[PATH_MAX];
-	FILE *file;
-
-	snprintf(new, sizeof(new), "%s.new", path);
-	unlink(new);
-	file = fopen(new, "wxe");
-	if (file) {
-		fchmod(fileno(file), mode);
-		fprintf(file, "%s\n", json_line(object));
-		if (!fflush(file) && !ferror(file) && !rename(new, path)) {
-			fclose(file);
-			return;
-		}
-	}
+	if (publish_json(path, mode, object))
+		return;
 	report(LOG_ERR, "state-lost", 0, NULL, "%s can't be written: %s", path,
 	       strerror(errno));
-	if (file)
-		fclose(file);
-	unlink(new);
 	/* Nobody is to take an old one for true. */
 	unlink(path);
 }

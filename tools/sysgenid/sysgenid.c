@@ -251,6 +251,7 @@ static void print_status_json(uint64_t generation, const char *source,
 			       json_object_new_int64(number_attribute("outdated")));
 	json_object_object_add(status, "waiting_for",
 			       json_laggards(laggards, count));
+	json_object_object_add(status, "prepared", json_object_new_boolean(is_prepared()));
 	add_record(status, record, outputs);
 	print_json(status);
 }
@@ -277,6 +278,8 @@ static void print_status(uint64_t generation, const char *source,
 	else
 		puts("overseer      not running, or not aware of this generation");
 	print_failures(stdout, record, outputs);
+	if (is_prepared())
+		puts("prepared      for a snapshot: sysgenid prepare --undo");
 }
 
 static int do_status(const struct options *options)
@@ -598,6 +601,10 @@ static const struct command commands[] = {
 	  do_wait_settled },
 	{ "hooks", "jn", true, "list hooks, or run them: hooks run [NAME…]",
 	  do_hooks },
+	{ "prepare", "nu", false, "have hooks prepare the system for a snapshot, or undo that",
+	  do_prepare },
+	{ "seal", "jlnrbY", false, "turn the system into a template: remove what must be unique",
+	  do_seal },
 	{ "gate", "", true, "let the host know, by the port PORT, whether it has settled",
 	  do_gate },
 };
@@ -610,6 +617,11 @@ static const struct option long_options[] = {
 	{ "timeout", required_argument, NULL, 't' },
 	{ "min", required_argument, NULL, 'm' },
 	{ "dry-run", no_argument, NULL, 'n' },
+	{ "list", no_argument, NULL, 'l' },
+	{ "root", required_argument, NULL, 'r' },
+	{ "undo", no_argument, NULL, 'u' },
+	{ "first-boot", no_argument, NULL, 'b' },
+	{ "yes", no_argument, NULL, 'Y' },
 	{ "help", no_argument, NULL, 'h' },
 	{ }
 };
@@ -624,7 +636,11 @@ static int print_help(void)
 	     "  --from=N       (wait) return at once if the generation is not N\n"
 	     "  --timeout=S    (wait, wait-watchers, wait-settled) at most S seconds; exit status 5\n"
 	     "  --min=N        (trigger) at least generation N\n"
-	     "  --dry-run      (hooks run) only say what would be run\n"
+	     "  --dry-run      (hooks run, prepare, seal) only say what would be done\n"
+	     "  --undo         (prepare) undo what the hooks did\n"
+	     "  --list         (seal) list what is removed, and how a copy gets its own\n"
+	     "  --root=DIR     (seal) the system in DIR, such as a mounted image\n"
+	     "  --yes          (seal) do it\n"
 	     "  --version      print the version\n\n"
 	     "See sysgenid(8).");
 	return 0;
@@ -676,6 +692,16 @@ static void parse_option(const struct command *command, int option,
 		options->timeout = parse_timeout(optarg);
 	else if (option == 'n')
 		options->dry_run = true;
+	else if (option == 'u')
+		options->undo = true;
+	else if (option == 'l')
+		options->list = true;
+	else if (option == 'r')
+		options->root = optarg;
+	else if (option == 'b')
+		options->first_boot = true;
+	else if (option == 'Y')
+		options->yes = true;
 	else if (option == 'm')
 		options->minimum = parse_number("--min", optarg, UINT32_MAX);
 	else if (option == 'f')

@@ -30,8 +30,8 @@
 #define PAUSE		1000
 
 static const char *hooks_directory = "/etc/sysgenid/hooks.d";
-static int hook_timeout = 90;
-static int hook_attempts = 3;
+static int hook_timeout = HOOK_TIMEOUT;
+static int hook_attempts = HOOK_ATTEMPTS;
 static int watchers_timeout = 30;
 /* Is a system that boots with another generation ID a clone? */
 static bool cold_clones = true;
@@ -88,7 +88,7 @@ static bool pause_hook(uint64_t generation)
 static bool try_hook(struct state *state, const char *name)
 {
 	struct hook_run run = {
-		.directory = hooks_directory, .name = name,
+		.directory = hooks_directory, .name = name, .family = "",
 		.generation = state->generation, .previous = state->previous,
 		.timeout = hook_timeout,
 	};
@@ -138,6 +138,43 @@ static bool try_hook(struct state *state, const char *name)
 	}
 }
 
+static void thawed(const struct hook_run *run, enum hook_result result, void *data)
+{
+	struct state *state = data;
+
+	if (result == HOOK_DONE) {
+		report(LOG_INFO, "hook-done", state->generation, run->name,
+		       "hook %s has undone what it did before the snapshot",
+		       run->name);
+		return;
+	}
+	report(LOG_ERR, "hook-failed", state->generation, run->name,
+	       "hook %s failed to undo what it did before the snapshot: %s",
+	       run->name, run->why);
+	state->failed++;
+	record_failure("hook", run->name, run->why, hook_attempts, run->tail);
+}
+
+/* First of all, as the hooks may need what is frozen. */
+static bool undo_prepare(struct state *state)
+{
+	const struct hook_run like = {
+		.generation = state->generation, .previous = state->previous,
+		.timeout = hook_timeout,
+	};
+	bool done;
+
+	if (!is_prepared())
+		return true;
+	notify_status("generation %" PRIu64 ": undoing sysgenid prepare",
+		      state->generation);
+	if (!prepare_lock(state->generation))
+		return false;
+	done = prepare_undo(&like, hook_attempts, thawed, state);
+	prepare_unlock();
+	return done;
+}
+
 static bool run_hooks(struct state *state)
 {
 	char **names = NULL;
@@ -152,7 +189,7 @@ static bool run_hooks(struct state *state)
 	}
 	/* One that an overseer has left that was killed; it runs again. */
 	if (state->tried[0] && strcmp(state->hook, state->tried))
-		stop_hook(state->tried);
+		stop_hook("", state->tried);
 	for (char **name = names; name && *name && goes_on; name++) {
 		if (strcmp(*name, state->hook) <= 0)
 			continue;
@@ -391,7 +428,7 @@ static void oversee(struct state *state)
 		report(LOG_NOTICE, "new", state->generation, NULL,
 		       "generation %" PRIu64 ": running the hooks in %s",
 		       state->generation, hooks_directory);
-		if (!run_hooks(state))
+		if (!undo_prepare(state) || !run_hooks(state))
 			return;
 		enter(state, PHASE_UNITS);
 	}
@@ -416,7 +453,7 @@ static void begin(struct state *state, uint64_t generation)
 		       PRIu64, state->generation, generation);
 	/* One that a killed overseer has left would keep its unit's name taken. */
 	if (last.phase == PHASE_HOOKS && last.tried[0])
-		stop_hook(last.tried);
+		stop_hook("", last.tried);
 	*state = (struct state){
 		.generation = generation,
 		.previous = settled ? last.generation : last.previous,

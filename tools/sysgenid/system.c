@@ -78,6 +78,29 @@ struct json_object *read_record(void)
 	return NULL;
 }
 
+bool publish_json(const char *path, mode_t mode, struct json_object *object)
+{
+	char new[128];
+	bool done;
+	int error;
+	FILE *file;
+
+	snprintf(new, sizeof(new), "%s.new", path);
+	unlink(new);
+	file = fopen(new, "wxe");
+	if (!file)
+		return false;
+	fchmod(fileno(file), mode);
+	fprintf(file, "%s\n", json_line(object));
+	done = !fflush(file) && !ferror(file) && !rename(new, path);
+	error = errno;
+	fclose(file);
+	if (!done)
+		unlink(new);
+	errno = error;
+	return done;
+}
+
 /* A name is what its process likes, with newlines too. */
 static void read_name(pid_t pid, char *name, size_t size)
 {

@@ -28,6 +28,9 @@ struct json_object;
 #define STATUS_PATH	RUN_DIRECTORY "/status.json"
 #define OUTPUT_PATH	RUN_DIRECTORY "/output.json"
 
+/* The hooks that `sysgenid prepare` has begun, and nobody has undone. */
+#define PREPARED_PATH	RUN_DIRECTORY "/prepared.json"
+
 #define COUNTER_KEY_SIZE	96
 
 /*
@@ -38,6 +41,12 @@ void counter_key(char *key);
 
 /* The overseer's record for this counter, for json-c; or NULL. */
 struct json_object *read_record(void);
+
+/*
+ * Writes it beside, then moves it: a reader never sees half of it. Returns false
+ * with errno set if that failed; what was there before stays.
+ */
+bool publish_json(const char *path, mode_t mode, struct json_object *object);
 
 /* A tracked descriptor that has not acknowledged the generation. */
 struct laggard {

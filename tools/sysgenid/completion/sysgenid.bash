@@ -8,7 +8,7 @@ _sysgenid()
 	_init_completion -s || return
 	if ((cword == 1)); then
 		COMPREPLY=($(compgen -W "status get wait watch run trigger
-			wait-watchers wait-settled hooks gate --help --version" -- "$cur"))
+			wait-watchers wait-settled hooks prepare seal gate --help --version" -- "$cur"))
 		return
 	fi
 	for ((i = 2; i < cword; i++)); do
@@ -30,6 +30,12 @@ _sysgenid()
 				options+=" list run"
 			elif [[ ${words[2]} == run ]]; then
 				options+=" $(cd /etc/sysgenid/hooks.d 2>/dev/null && echo *)"
+			fi ;;
+	prepare)	options="--dry-run --undo --help" ;;
+	seal)		options="--dry-run --list --json --root= --yes --help"
+			if [[ $prev == --root ]]; then
+				_filedir -d
+				return
 			fi ;;
 	gate)		options="--help $(compgen -G '/dev/virtio-ports/*')" ;;
 	esac

@@ -20,6 +20,8 @@ _sysgenid() {
 		'wait-watchers:wait until all that are waited for are done'
 		'wait-settled:wait until the system has settled'
 		'hooks:list hooks, or run them'
+		'prepare:have hooks prepare the system for a snapshot, or undo that'
+		'seal:turn the system into a template'
 		'gate:let the host know whether the system has settled'
 	)
 	json=('--json[print JSON]' '--help[print what there is]')
@@ -41,6 +43,12 @@ _sysgenid() {
 	run)				_arguments '--help[print what there is]' '*::program:_normal' ;;
 	hooks)				_arguments $json '--dry-run[only say what would be run]' \
 						'1:action:(list run)' '*:hook:_sysgenid_hooks' ;;
+	prepare)			_arguments '--help[print what there is]' \
+						'--dry-run[only say what would be run]' \
+						'--undo[undo what the hooks did]' ;;
+	seal)				_arguments $json '--dry-run[only say what would be removed]' \
+						'--list[list what is removed]' '--yes[do it]' \
+						'--root=[the system in that directory]:directory:_directories' ;;
 	gate)				_arguments '1:port:_files -W /dev/virtio-ports' ;;
 	esac
 }
