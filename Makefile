@@ -78,7 +78,7 @@ check-debian: $(PYTHON) ## install, upgrade and purge the packages in Debian 12 
 check-overseer: $(PYTHON) ## run the overseer under systemd, through restarts, failures and cold clones
 	@$(PYTHON) $(VM)/packages.py
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) test_overseer.py test_cold_clones.py \
-		test_seal.py test_prepare.py test_hooks.py
+		test_seal.py test_prepare.py test_hooks.py test_gate.py test_rollback.py
 
 check-programs: $(PYTHON) ## draw from many programs in 20 pairs of clones, and write the table of Documentation/programs.rst
 	@$(PYTHON) $(VM)/programs.py

@@ -84,6 +84,7 @@ static json_object *make_line(const struct gate *gate)
 	static const char * const names[] = { "hook", "failures" };
 	json_object *line = json_object_new_object(), *record = read_record();
 	json_object *value = NULL;
+	bool changed = identity_has_changed();
 	uint64_t generation = get_generation(), recorded;
 	const char *state = "unknown";
 
@@ -92,6 +93,9 @@ static json_object *make_line(const struct gate *gate)
 					    &recorded) && recorded == generation ?
 			json_object_get_string(json_object_object_get(record, "state")) :
 			"pending";
+	/* The driver could not have the random number generator reseed. */
+	if (changed && state && !strcmp(state, "settled"))
+		state = "pending";
 	json_object_object_add(line, "generation", json_generation(generation));
 	json_object_object_add(line, "state", json_object_new_string(state ? state : "unknown"));
 	for (size_t i = 0; record && strcmp(state, "pending") && i < 2; i++)

@@ -5,7 +5,9 @@
  * one process that needs it, from the page that the driver lets root map.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <gcrypt.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,6 +18,7 @@
 #include <linux/sysgenid.h>
 
 #include "overseer.h"
+#include "system.h"
 
 #define KEY_SIZE	16
 #define DIGEST_SIZE	32
@@ -79,4 +82,18 @@ enum identity identity_compare(int fd, const char *identity)
 		return IDENTITY_UNKNOWN;
 	to_hex(now, digest, DIGEST_SIZE);
 	return strcmp(now, identity + 2 * KEY_SIZE) ? IDENTITY_OTHER : IDENTITY_SAME;
+}
+
+bool identity_has_changed(void)
+{
+	json_object *known = json_object_from_file(IDENTITY_PATH);
+	int fd = open("/dev/sysgenid", O_RDWR | O_CLOEXEC);
+	bool changed = known && fd >= 0 &&
+		       identity_compare(fd, json_object_get_string(known)) ==
+		       IDENTITY_OTHER;
+
+	json_object_put(known);
+	if (fd >= 0)
+		close(fd);
+	return changed;
 }

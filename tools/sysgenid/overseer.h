@@ -131,6 +131,13 @@ bool identity_make(int fd, char *identity);
 enum identity identity_compare(int fd, const char *identity);
 
 /*
+ * Has the hardware another identifier than when the last generation settled? If
+ * the generation is still the same after that, the driver has failed. The caller
+ * has to be root; for others nothing is known.
+ */
+bool identity_has_changed(void);
+
+/*
  * systemd.c: jobs of the service manager
  */
 

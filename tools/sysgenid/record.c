@@ -35,6 +35,14 @@ static const char *phase_name(const struct state *state)
 	       "failed" : phases[state->phase];
 }
 
+static void publish_identity(const struct state *state)
+{
+	json_object *identity = json_object_new_string(state->identity);
+
+	publish(IDENTITY_PATH, 0600, identity);
+	json_object_put(identity);
+}
+
 void record_publish(const struct state *state, const char *hook)
 {
 	json_object *record = json_object_new_object();
@@ -54,6 +62,8 @@ void record_publish(const struct state *state, const char *hook)
 			       json_object_new_int(state->failed));
 	json_object_object_add(record, "failures", json_object_get(failures));
 	json_object_object_add(record, "counter", json_object_new_string(key));
+	/* Before anybody can read that it has settled. */
+	publish_identity(state);
 	publish(STATUS_PATH, 0644, record);
 	json_object_put(record);
 }

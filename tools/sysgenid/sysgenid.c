@@ -481,11 +481,12 @@ static enum settled look_settled(enum settled without)
 	uint64_t generation;
 	const char *state;
 	enum settled settled = NOT_SETTLED;
+	bool changed = identity_has_changed();
 
 	if (!record)
 		return without;
 	state = string_of(record, "state");
-	if (json_get_generation(json_object_object_get(record, "generation"),
+	if (!changed && json_get_generation(json_object_object_get(record, "generation"),
 				&generation) && generation == get_generation())
 		settled = !strcmp(state, "settled") ? SETTLED :
 			  !strcmp(state, "failed") ? SETTLED_FAILED : NOT_SETTLED;

@@ -28,6 +28,9 @@ struct json_object;
 #define STATUS_PATH	RUN_DIRECTORY "/status.json"
 #define OUTPUT_PATH	RUN_DIRECTORY "/output.json"
 
+/* The hardware that the last generation settled with; for root. */
+#define IDENTITY_PATH	RUN_DIRECTORY "/identity.json"
+
 /* The hooks that `sysgenid prepare` has begun, and nobody has undone. */
 #define PREPARED_PATH	RUN_DIRECTORY "/prepared.json"
 
