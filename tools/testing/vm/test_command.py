@@ -238,6 +238,9 @@ BAD_USAGE = {
     "trigger --min=-1": "--min=-1: a number",
     "run": "run needs a program",
     "watch --json -- true": "exclude each other",
+    "seal": "give --yes",
+    "seal --json --yes": "seal prints JSON with --list only",
+    "prepare --yes": "prepare takes no such option",
 }
 
 

@@ -375,10 +375,12 @@ _sysgenid
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 COMPLETIONS = {
-    "sysgenid ": "status get wait watch run trigger wait-watchers wait-settled hooks gate"
-                 " --help --version",
+    "sysgenid ": "status get wait watch run trigger wait-watchers wait-settled hooks prepare"
+                 " seal gate --help --version",
     "sysgenid wa": "wait watch wait-watchers wait-settled",
     "sysgenid hooks --d": "--dry-run",
+    "sysgenid prepare --": "--dry-run --undo --help",
+    "sysgenid seal --r": "--root=",
     "sysgenid status ": "--json --help",
     "sysgenid wait --f": "--from=",
     "sysgenid wait --timeout ": "",
