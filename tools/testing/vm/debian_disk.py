@@ -111,7 +111,9 @@ def make_image(kernel: Kernel, path: Path, files: dict[str, str]) -> Path:
         else:
             image.file(f"files/{name}", content, 0o755 if content.startswith("#!") else 0o644)
     scratch = path.with_suffix(".modules")
-    build.add_module_tree(image, kernel, scratch)
+    # All install from one directory, where the kernel's build leaves files.
+    with host.locked("userspace", host.BUILD):
+        build.add_module_tree(image, kernel, scratch)
     shutil.rmtree(scratch)
     return image.write(path)
 
