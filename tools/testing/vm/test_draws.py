@@ -90,6 +90,15 @@ def test_draw_after_the_restore_is_no_other_clones(boot, cpus, event, times):
     assert not repeated(made)
 
 
+def test_draw_before_any_tick_or_interrupt_is_no_other_clones(boot):
+    """An instruction is a nanosecond here: these draws are over long before the next tick."""
+    guest = boot(icount=True, **PREDICTABLE)
+    program = start(guest, "draw_everywhere", "masked")
+    with guest.snapshot() as snap:
+        made = [draws(output) for output in outputs(snap, program, guids(2))]
+    assert not repeated(made)
+
+
 @pytest.mark.parametrize("cpus", [2, 4])
 def test_without_looks_and_event_every_draw_is_repeated(boot, cpus):
     """The test above can see it, on each CPU and by each interface."""
