@@ -635,8 +635,11 @@ static int vmgenid_probe(struct platform_device *pdev)
 	/*
 	 * No hypervisor restores such guests from snapshots today, the host is
 	 * not trusted, and reading the page has hung boots of SEV-SNP guests.
+	 * On arm64 a realm has only the general attribute, which on x86 an SME
+	 * host has too.
 	 */
-	if (cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT)) {
+	if (cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT) ||
+	    (IS_ENABLED(CONFIG_ARM64) && cc_platform_has(CC_ATTR_MEM_ENCRYPT))) {
 		dev_info(dev, "not used, as the memory is encrypted against the host\n");
 		return -ENODEV;
 	}
