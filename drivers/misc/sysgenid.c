@@ -902,6 +902,8 @@ static void __exit sysgenid_exit(void)
 {
 	/* Nothing is open and no backend left, so nothing queues more. */
 	irq_work_sync(&sysgenid_irq_work);
+	/* It does not wait for a call that another CPU's has overtaken. */
+	synchronize_rcu();
 	flush_work(&sysgenid_tell_work);
 	flush_delayed_work(&sysgenid_uevent_work);
 	cancel_delayed_work_sync(&sysgenid_uevent_work);
