@@ -18,6 +18,11 @@
 
 static void (*look_function)(bool announced);
 
+static DEFINE_MUTEX(look_mutex);
+static struct device *look_device;	/* under look_mutex; NULL: none is bound */
+static bool look_wanted = true;		/* under look_mutex: before draws */
+
+#ifdef CONFIG_FUNCTION_TRACER
 static void notrace look_unannounced(unsigned long ip, unsigned long parent_ip,
 				     struct ftrace_ops *ops,
 				     struct ftrace_regs *fregs)
@@ -58,10 +63,6 @@ static struct look look_events = {
 	.ops = { .func = look_announced, .flags = FTRACE_OPS_FL_PERMANENT },
 	.functions = { "irq_default_primary_handler" },
 };
-
-static DEFINE_MUTEX(look_mutex);
-static struct device *look_device;	/* under look_mutex; NULL: none is bound */
-static bool look_wanted = true;		/* under look_mutex: before draws */
 
 static int look_set_filter(struct look *look)
 {
@@ -114,6 +115,33 @@ static void look_unregister(struct look *look)
 	}
 	look->registered = false;
 }
+
+/* Only once: ftrace keeps the pointer to what it frees. */
+void look_free(void)
+{
+	ftrace_free_filter(&look_draws.ops);
+	ftrace_free_filter(&look_events.ops);
+}
+#else /* CONFIG_FUNCTION_TRACER */
+struct look {
+	bool registered;
+};
+
+static struct look look_draws, look_events;
+
+static int look_register(struct look *look)
+{
+	return -ENODEV;
+}
+
+static void look_unregister(struct look *look)
+{
+}
+
+void look_free(void)
+{
+}
+#endif /* CONFIG_FUNCTION_TRACER */
 
 static const char *look_why_not(int error)
 {
@@ -169,13 +197,6 @@ int devm_vmfork_look(struct device *dev, void (*look)(bool announced))
 		dev_warn(dev, "new generations are some milliseconds late: %s (%d)\n",
 			 look_why_not(events), events);
 	return 0;
-}
-
-/* Only once: ftrace keeps the pointer to what it frees. */
-void look_free(void)
-{
-	ftrace_free_filter(&look_draws.ops);
-	ftrace_free_filter(&look_events.ops);
 }
 
 static int look_set(const char *value, const struct kernel_param *param)
