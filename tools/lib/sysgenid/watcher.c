@@ -102,8 +102,14 @@ static int new_device(const struct source *source, unsigned int flags)
 	if (!(flags & SYSGENID_TRACKED))
 		return sysgenid_dup_source_(source);
 	fd = sysgenid_reopen_(source, O_RDWR);
-	if (fd >= 0 && sysgenid_is_source_(source, fd) &&
-	    ioctl(fd, SYSGENID_SET_WATCHER_TRACKING, 1)) {
+	if (fd < 0)
+		return -1;
+	if (!sysgenid_is_source_(source, fd)) {
+		close(fd);
+		errno = ENODEV;
+		return -1;
+	}
+	if (ioctl(fd, SYSGENID_SET_WATCHER_TRACKING, 1)) {
 		close(fd);
 		return -1;
 	}
@@ -139,11 +145,53 @@ static bool is_tracked(const struct sysgenid_watcher *watcher)
 	       S_ISCHR(source->node.st_mode);
 }
 
+/* Migrated to a hypervisor that sends no notifications. */
+static void replace_vmclock(struct sysgenid_watcher *watcher, int loop)
+{
+	int fd = new_timer();
+
+	if (fd < 0)
+		return;
+	epoll_ctl(loop, EPOLL_CTL_DEL, watcher->vmclock, NULL);
+	close(watcher->vmclock);
+	watcher->vmclock = fd;
+	add(loop, fd, EPOLLIN | EPOLLET, VMCLOCK);
+}
+
+/*
+ * A periodic timer that has expired starts again only when it is read, or asked
+ * for the time left: a read would take the event from a parent that shares the
+ * timer. Fails harmlessly for what is no timer.
+ */
+static void restart_timer(int fd)
+{
+	struct itimerspec left;
+	int error = errno;
+
+	timerfd_gettime(fd, &left);
+	errno = error;
+}
+
+/* Consumes the events; what comes later is new. */
+static void drain(struct sysgenid_watcher *watcher, int loop)
+{
+	struct epoll_event events[3];
+	int count = epoll_wait(loop, events, 3, 0);
+
+	for (int i = 0; i < count; i++) {
+		if (events[i].data.u32 == VMCLOCK && events[i].events & EPOLLHUP)
+			replace_vmclock(watcher, loop);
+		else if (events[i].data.u32 == VMCLOCK)
+			restart_timer(watcher->vmclock);
+		else if (events[i].data.u32 == DEVICE &&
+			 !S_ISCHR(sysgenid_device_()->node.st_mode))
+			restart_timer(watcher->device);
+	}
+}
+
 /* Adds everything to an epoll instance, and consumes the first events. */
 static int fill(struct sysgenid_watcher *watcher, int loop, bool pending)
 {
-	struct epoll_event events[3];
-
 	if (add(loop, watcher->pending, pending ? EPOLLIN : 0, PENDING) ||
 	    (watcher->device >= 0 &&
 	     add(loop, watcher->device, EPOLLIN | EPOLLET, DEVICE)))
@@ -159,7 +207,7 @@ static int fill(struct sysgenid_watcher *watcher, int loop, bool pending)
 			return -1;
 	}
 	if (!pending)
-		(void)epoll_wait(loop, events, 3, 0);
+		drain(watcher, loop);
 	return 0;
 }
 
@@ -319,30 +367,6 @@ int sysgenid_watcher_fd(const struct sysgenid_watcher *watcher)
 	return watcher->loop;
 }
 
-/* Migrated to a hypervisor that sends no notifications. */
-static void replace_vmclock(struct sysgenid_watcher *watcher)
-{
-	int fd = new_timer();
-
-	if (fd < 0)
-		return;
-	epoll_ctl(watcher->loop, EPOLL_CTL_DEL, watcher->vmclock, NULL);
-	close(watcher->vmclock);
-	watcher->vmclock = fd;
-	add(watcher->loop, fd, EPOLLIN | EPOLLET, VMCLOCK);
-}
-
-/* Consumes the events; what comes later is new. */
-static void drain(struct sysgenid_watcher *watcher)
-{
-	struct epoll_event events[3];
-	int count = epoll_wait(watcher->loop, events, 3, 0);
-
-	for (int i = 0; i < count; i++)
-		if (events[i].data.u32 == VMCLOCK && events[i].events & EPOLLHUP)
-			replace_vmclock(watcher);
-}
-
 int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 			  uint64_t *generation)
 {
@@ -356,7 +380,7 @@ int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 	for (;;) {
 		bool was_pending = is_pending(watcher);
 
-		drain(watcher);
+		drain(watcher, watcher->loop);
 		watcher->reported = current(watcher);
 		*generation = number(watcher->reported);
 		if (is_pending(watcher) != was_pending)
