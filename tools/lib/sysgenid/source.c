@@ -23,6 +23,9 @@
 #include "source.h"
 #include "vmclock.h"
 
+#define DEVICE_VARIABLE		"SYSGENID_DEVICE"
+#define VMCLOCK_VARIABLE	"SYSGENID_VMCLOCK"
+
 static const struct source *device, *vmclock;
 static const volatile struct sysgenid_word_ *hardware;
 
@@ -45,14 +48,14 @@ const struct source *sysgenid_vmclock_(void)
 
 static const char *device_path(void)
 {
-	const char *path = secure_getenv("SYSGENID_DEVICE");
+	const char *path = secure_getenv(DEVICE_VARIABLE);
 
 	return path ? path : "/dev/sysgenid";
 }
 
 static const char *vmclock_path(void)
 {
-	const char *path = secure_getenv("SYSGENID_VMCLOCK");
+	const char *path = secure_getenv(VMCLOCK_VARIABLE);
 
 	return path ? path : "/dev/vmclock0";
 }
@@ -72,9 +75,9 @@ bool sysgenid_is_source_(const struct source *source, int fd)
 {
 	struct stat node;
 
+	/* The number is the module's as long as the page is mapped. */
 	return fd >= 0 && !fstat(fd, &node) && S_ISCHR(node.st_mode) &&
-	       node.st_dev == source->node.st_dev &&
-	       node.st_ino == source->node.st_ino &&
+	       S_ISCHR(source->node.st_mode) &&
 	       node.st_rdev == source->node.st_rdev;
 }
 
@@ -99,7 +102,19 @@ static void unmap(struct source *source)
 	errno = error;
 }
 
-static struct source *map(const char *path)
+/*
+ * A file that is no device stands in for one only if the environment names it:
+ * a chroot may have an empty /dev/sysgenid, for a bind mount that is not there.
+ */
+static bool can_map(const struct source *source, const char *variable, size_t size)
+{
+	if (S_ISCHR(source->node.st_mode))
+		return true;
+	errno = ENODEV;
+	return secure_getenv(variable) && source->node.st_size >= (off_t)size;
+}
+
+static struct source *map(const char *path, const char *variable, size_t size)
 {
 	struct source *source = calloc(1, sizeof(*source));
 	int error;
@@ -109,7 +124,8 @@ static struct source *map(const char *path)
 	source->path = path;
 	source->fd = open_path(path, O_RDONLY);
 	if (source->fd >= 0) {
-		source->page = fstat(source->fd, &source->node) ? MAP_FAILED :
+		source->page = fstat(source->fd, &source->node) ||
+			       !can_map(source, variable, size) ? MAP_FAILED :
 			mmap(NULL, sysconf(_SC_PAGESIZE), PROT_READ, MAP_SHARED,
 			     source->fd, 0);
 		if (source->page != MAP_FAILED)
@@ -143,7 +159,7 @@ static bool find_device(void)
 
 	if (sysgenid_device_())
 		return true;
-	source = map(device_path());
+	source = map(device_path(), DEVICE_VARIABLE, sizeof(uint64_t));
 	if (source)
 		publish(&device, source, &missing[0]);
 	return source;
@@ -166,7 +182,7 @@ static bool find_vmclock(void)
 
 	if (sysgenid_vmclock_())
 		return true;
-	source = map(vmclock_path());
+	source = map(vmclock_path(), VMCLOCK_VARIABLE, sizeof(struct vmclock_page));
 	if (!source)
 		return false;
 	if (!has_generation(source)) {
