@@ -6,7 +6,6 @@
  * the kernel's log, below the kernel's own reason.
  *
  * usage: fail_allocations CALL [ARGUMENT], CALL being one of those below
- *        fail_allocations -p PID CALL [ARGUMENT], where another task allocates
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -29,7 +28,7 @@
 #define DEVICE "/dev/sysgenid"
 
 static int device;	/* an open descriptor of it */
-static int nth;		/* the fail-nth of the task that allocates */
+static int nth;		/* this task's fail-nth */
 static int armed;	/* what was last written there */
 static bool has_failed;
 static const char *argument;
@@ -233,21 +232,12 @@ static void fail_each(const char *name, int (*call)(void))
 
 int main(int argc, char **argv)
 {
-	const char *task = "thread-self";
-	char path[64];
-
-	if (argc > 2 && !strcmp(argv[1], "-p")) {
-		task = argv[2];
-		argv += 2;
-		argc -= 2;
-	}
 	if (argc < 2 || argc > 3)
-		errx(2, "usage: fail_allocations [-p PID] CALL [ARGUMENT]");
+		errx(2, "usage: fail_allocations CALL [ARGUMENT]");
 	argument = argv[2];
-	snprintf(path, sizeof(path), "/proc/%s/fail-nth", task);
-	nth = open(path, O_RDWR | O_CLOEXEC);
+	nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	if (nth < 0)
-		err(1, "this kernel has no fault injection: %s", path);
+		err(1, "this kernel has no fault injection: /proc/thread-self/fail-nth");
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
 		if (strcmp(calls[i].name, argv[1]))
 			continue;
