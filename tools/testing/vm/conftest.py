@@ -98,9 +98,15 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("kernel", names, indirect=True, scope="session")
 
 
+def boots(item) -> bool:
+    """Hardware-reduced ACPI takes drivers that the kernels built here do not have."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return params.get("delivery") != "ged" or params["kernel"] in kernels.STOCK
+
+
 def pytest_collection_modifyitems(items):
     """Leaves out the tests that are for none of the chosen kernels."""
-    items[:] = [item for item in items if not any(
+    items[:] = [item for item in items if boots(item) and not any(
         "empty parameter set" in mark.kwargs.get("reason", "")
         for mark in item.iter_markers("skip"))]
 
