@@ -48,6 +48,7 @@
 #define COVER		8192	/* places that KCOV notes in one program */
 #define EDGES		(1 << 16)
 #define PAGE		4096
+#define IDENTIFIER	16	/* bytes, of the hardware */
 #define LONG_WAIT	600000	/* ms that no call sleeps: it is interrupted before */
 #define INTERRUPT_NS	2000000
 #define KERNEL_ADDRESS	((char *)0xffff888000000000)
@@ -558,6 +559,30 @@ static void do_get(const struct step *step)
 	}
 }
 
+static void check_hardware(const char *call, const void *from)
+{
+	struct sysgenid_hardware where;
+
+	memcpy(&where, from, sizeof(where));
+	if (where.size != IDENTIFIER || where.offset > PAGE - IDENTIFIER)
+		broken("%s: %u bytes at %u", call, where.size, where.offset);
+}
+
+static void do_hardware(const struct step *step)
+{
+	struct slot *slot = pick_slot(step);
+	void *buffer = pick_buffer(step);
+	long ret = ioctl(slot->fd, SYSGENID_GET_HARDWARE, buffer);
+
+	EXPECT_ACCESS("GET_HARDWARE", slot, 0, ret, EFAULT);
+	if (!ret && !is_good(buffer))
+		broken("GET_HARDWARE: written to %p", buffer);
+	if (ret < 0 && errno == EFAULT && is_good(buffer))
+		broken("GET_HARDWARE: EFAULT");
+	if (!ret)
+		check_hardware("GET_HARDWARE", buffer);
+}
+
 /*
  * Mostly to the next one: the last fifth of the calls may use the range up, which
  * leaves nothing to trigger. And not all the time, as each is an event to be sent.
@@ -623,6 +648,7 @@ static void do_other_ioctl(const struct step *step)
 	case SYSGENID_WAIT_WATCHERS:
 	case SYSGENID_TRIGGER_GEN_UPDATE:
 	case SYSGENID_GET_GENERATION:
+	case SYSGENID_GET_HARDWARE:
 		return do_get(step);
 	}
 	if (!ioctl(pick_slot(step)->fd, command, step->argument) ||
@@ -669,6 +695,12 @@ static void do_compat_ioctl(const struct step *step)
 		ret = compat_ioctl(slot->fd, SYSGENID_TRIGGER_GEN_UPDATE, 0);
 		EXPECT_ACCESS("compat TRIGGER_GEN_UPDATE", slot, 0, ret, EOVERFLOW);
 		return;
+	case 6:
+		ret = compat_ioctl(slot->fd, SYSGENID_GET_HARDWARE, (uintptr_t)me->buffer);
+		EXPECT_ACCESS("compat GET_HARDWARE", slot, 0, ret, 0);
+		if (!ret)
+			check_hardware("compat GET_HARDWARE", me->buffer);
+		return;
 	}
 	ret = compat_ioctl(slot->fd, SYSGENID_GET_GENERATION, (uintptr_t)me->buffer);
 	EXPECT_ACCESS("compat GET_GENERATION", slot, 0, ret, 0);
@@ -697,14 +729,20 @@ static void do_map(const struct step *step)
 	int protection = protections[step->choice % 5];
 	size_t length = lengths[step->choice / 8 % 8];
 	off_t offset = step->choice & 1024 ? (off_t)(step->argument & ~(PAGE - 1ULL)) : 0;
+	int access = offset ? READ | WRITE : READ, flag = flags[step->choice / 64 % 4];
 	struct slot *slot = pick_slot(step);
-	char *map = mmap(NULL, length, protection, flags[step->choice / 64 % 4], slot->fd, offset);
+	char *map = mmap(NULL, length, protection, flag, slot->fd, offset);
 
 	if (map == MAP_FAILED)
 		return EXPECT("mmap", -1, EINVAL, EPERM, EACCES, EBADF, ENOMEM, EOVERFLOW);
-	if (offset || (length != PAGE && length != 1) || protection & PROT_WRITE ||
-	    (slot->file && !(slot->file->access & READ)))
+	if ((offset && (offset != PAGE || flag == MAP_PRIVATE)) ||
+	    (length != PAGE && length != 1) || protection & PROT_WRITE ||
+	    (slot->file && (slot->file->access & access) != access))
 		broken("mmap: %zu bytes from %ld on, protection %d", length, offset, protection);
+	if (offset) {	/* the hardware's identifier: nothing is known of its page */
+		munmap(map, PAGE);
+		return;
+	}
 	unmap();
 	me->map = map;
 	me->readable = protection & PROT_READ;
@@ -928,6 +966,7 @@ static const struct {
 	{ "trigger", do_trigger, 2 },
 	{ "unprivileged trigger", do_unprivileged_trigger, 1 },
 	{ "get", do_get, 6 },
+	{ "hardware", do_hardware, 2 },
 	{ "other ioctl", do_other_ioctl, 3 },
 	{ "compat ioctl", do_compat_ioctl, 4 },
 	{ "map", do_map, 2 },
