@@ -6,9 +6,12 @@ fails any test with a guest.
 """
 import re
 
+import acpi_tables
 import pytest
 
+from events import interrupt, load_modules, switch_looks_off
 from guest import BACKEND, Guest
+from test_guarantees import FEWER_RESTORES, stale_looks
 
 pytestmark = pytest.mark.kernels("6.12-debug")
 SYSFS = "/sys/class/misc/sysgenid"
@@ -162,3 +165,62 @@ def test_events_that_memory_was_short_for_are_sent_later_and_in_order(failing):
         listener.wait_for(f"^SYSGENID_GENERATION={sent}$")
     assert listener.output.split() == [f"SYSGENID_GENERATION={number}"
                                        for number in range(1, sent + 1)]
+
+
+# What this kernel has not got, and a module can stand in for.
+
+PLAIN = (f"/modules/plain_device.ko address={acpi_tables.WRITABLE_ADDRESS:#x}", "size=16")
+# The console's: it is not shared.
+TAKEN = 4
+
+
+@pytest.fixture
+def without_acpi(boot) -> Guest:
+    """A guest without a generation ID, and with memory for one."""
+    guest = boot(guid=None, append=acpi_tables.KEEP_WRITABLE)
+    guest.load_modules()
+    return guest
+
+
+def test_device_without_acpi_is_bound(without_acpi):
+    guest = without_acpi
+    guest.run(f"insmod {' '.join(PLAIN)} irq={interrupt(guest)}")
+    assert guest.run(f"cat {SYSFS}/source") == "vmgenid\n"
+    assert guest.generation() == 0
+    guest.run(f"insmod /modules/write_guid.ko address={acpi_tables.WRITABLE_ADDRESS:#x};"
+              "echo 16 0 > /sys/module/write_guid/parameters/write")
+    assert guest.generation() == 1
+    guest.run("rmmod plain_device")
+    assert guest.run(f"cat {SYSFS}/source") == "none\n"
+
+
+@pytest.mark.parametrize("device, says", (
+    (PLAIN[:1], "there is no reg"), ((*PLAIN[:1], "size=15"), "is too small for a GUID"),
+    (PLAIN, "IRQ index 0 not found"),
+    ((*PLAIN, f"irq={TAKEN}"), f"interrupt {TAKEN} can't be shared")))
+def test_device_without_acpi_that_is_no_good_is_refused(without_acpi, device, says):
+    without_acpi.run(f"insmod {' '.join(device)}")
+    assert says in without_acpi.log()
+    assert without_acpi.run(f"cat {SYSFS}/source") == "none\n"
+
+
+def test_mapped_page_is_never_stale_without_the_interrupt_of_acpi(guest):
+    """The thread of its handler has its hard interrupt traced."""
+    guest.run("insmod /modules/reduced_hardware.ko")
+    load_modules(guest)
+    switch_looks_off(guest)
+    watcher = guest.start("stale_window map")
+    assert set(stale_looks(guest, watcher, range(FEWER_RESTORES))) == {(0, 0)}
+
+
+def test_without_any_interrupt_one_line_says_so(guest):
+    guest.run("insmod /modules/reduced_hardware.ko; echo 0 > /proc/sys/kernel/ftrace_enabled")
+    guest.load_modules()
+    assert guest.log().count("new generations are some milliseconds late") == 1
+
+
+def test_draw_while_the_driver_reseeds_does_not_wait_for_it(guest):
+    load_modules(guest)
+    guest.run("insmod /modules/draw_in_reseed.ko")
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.generation() == 1

@@ -61,6 +61,14 @@ def test_new_guid_while_suspended_to_ram_counts_if_nvs_memory_is_put_back_over_i
     assert guest.run("map_hardware < /dev/null") == before
 
 
+@pytest.mark.kernels("6.12-debug")
+def test_suspend_to_ram_counts_where_nvs_memory_is_put_back(start):
+    """Here always: this kernel has no DMI, and so takes no firmware for new."""
+    guest = start(OLD_FIRMWARE)
+    suspend(guest)
+    assert guest.generation() == 1
+
+
 def test_suspend_to_ram_is_no_event_where_nvs_memory_is_not_put_back(start):
     guest = start()
     suspend(guest)
