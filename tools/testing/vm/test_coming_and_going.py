@@ -15,7 +15,7 @@ DEVICE = "$(basename $(echo /sys/bus/acpi/devices/QEMUVGID:*))"
 
 def loads(kernel) -> str:
     """What the driver says, all of it, when it is bound."""
-    beside = ", beside the kernel's own driver" if kernel.setting("VMGENID") else ""
+    beside = ", beside the kernel's own driver" if kernel.setting("VMGENID") == "y" else ""
     return f"drives the generation counter{beside}"
 
 
