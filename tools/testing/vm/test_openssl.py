@@ -342,3 +342,26 @@ def test_a_replaced_configuration_is_enabled_again_by_the_package(installed):
         sysgenid-openssl refresh; {INSTANCES}""")
     assert "was changed since" in said, said
     assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 3, said
+
+
+def test_the_package_of_another_architecture_keeps_it_enabled(installed):
+    """dpkg deconfigures one when it upgrades the other."""
+    scripts = host.ROOT / "debian/sysgenid-openssl"
+    said = installed.inside(f"""sysgenid-openssl enable; here={installed.libdir.name}
+        mkdir -p /usr/lib/other/ossl-modules
+        cp -r /usr/lib/$here/sysgenid-openssl /usr/lib/other
+        cp /usr/lib/$here/{MODULE} /usr/lib/other/{MODULE}
+        enabled() {{
+            [ -e /var/lib/sysgenid-openssl/enabled ] && grep -q '^# BEGIN sysg' {CNF} &&
+                openssl rand -hex 8 >/dev/null && echo "enabled after $1"
+        }}
+        sh {scripts}.prerm deconfigure in-favour sysgenid-openssl 2; enabled deconfigure
+        sh {scripts}.prerm remove; enabled prerm
+        rm -r /usr/lib/other; sh {scripts}.postrm remove; enabled postrm
+        grep -c /usr/lib/other {CNF}
+        DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=2 sh {scripts}.postrm purge; enabled purge
+        DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=2 sh {scripts}.prerm remove; enabled last
+        sh {scripts}.postrm purge; ls -d /var/lib/sysgenid-openssl /etc/ssl/sysgenid.cnf""")
+    assert re.findall(r"enabled after (\w+)", said) == ["deconfigure", "prerm", "postrm",
+                                                        "purge"], said
+    assert "\n0\n" in said and "disabled in" in said, said
