@@ -130,3 +130,56 @@ def test_reseed_random_seeds_numpy_too(tmp_path):
     host.run([PYTHON, "-c", RESEED], "seeding again",
              env={"PYTHONPATH": str(LIB / "python"), "LD_LIBRARY_PATH": str(tmp_path),
                   "PYTHONDONTWRITEBYTECODE": "1"})
+
+
+# The source is a file that is looked at once a second.
+IN_CALLBACKS = """
+import os, threading, time, sysgenid
+source = os.open(os.environ["SYSGENID_DEVICE"], os.O_RDWR)
+adjusted, called, ended = [], threading.Event(), []
+
+def adjust(number):
+    if not called.is_set():
+        called.set()
+    release.wait()
+    adjusted.append((os.getpid(), number))
+
+def cancel(number):
+    cancelled.cancel()
+    ended.append(cancelled._thread)
+    raise RuntimeError("after the cancelling")
+
+threading.excepthook = lambda args: os._exit(3)
+release = threading.Event()
+sysgenid.on_change(adjust)
+cancelled = sysgenid.on_change(cancel)
+os.pwrite(source, b"\\x09\\0\\0\\0", 0)
+assert called.wait(10)
+time.sleep(0.5)
+child = os.fork()
+release.set()
+for _ in range(100):
+    if (os.getpid(), 9) in adjusted:
+        break
+    time.sleep(0.1)
+else:
+    os._exit(4)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    for _ in range(100):
+        if ended:
+            break
+        time.sleep(0.1)
+    ended[0].join()
+os._exit(0)
+"""
+
+
+def test_a_fork_in_a_callback_and_a_cancel_in_one(tmp_path):
+    """The child adjusts to what its parent had not; the thread ends quietly."""
+    packages.install(NEEDED)
+    host.run(["make", "-s", "-C", LIB, f"OUTPUT={tmp_path}"], "building the library")
+    (tmp_path / "source").write_bytes(bytes(4096))
+    host.run([PYTHON, "-c", IN_CALLBACKS], "forking and cancelling",
+             env={"PYTHONPATH": str(LIB / "python"), "LD_LIBRARY_PATH": str(tmp_path),
+                  "PYTHONDONTWRITEBYTECODE": "1", "SYSGENID_DEVICE": str(tmp_path / "source")})

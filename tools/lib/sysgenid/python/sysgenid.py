@@ -209,13 +209,14 @@ class Handle:
     """A callback that on_change() has set."""
 
     def __init__(self, callback: Callable[[int], object], tracked: bool) -> None:
-        self._callback, self._tracked = callback, tracked
+        self._callback = callback
+        self._cancelled = False
         self._end = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._watcher = Watcher(tracked)
         self._start()
         _handles.add(self)
 
     def _start(self) -> None:
-        self._watcher = Watcher(self._tracked)
         self._thread = threading.Thread(target=self._run, name="sysgenid", daemon=True)
         self._thread.start()
 
@@ -223,22 +224,34 @@ class Handle:
         poll = select.poll()
         poll.register(self._end, select.POLLIN)
         poll.register(self._watcher.fileno(), select.POLLIN)
-        while not any(fd == self._end for fd, _ in poll.poll()):
-            while (number := self._watcher.wait(0)) is not None:
-                try:
-                    self._callback(number)
-                except Exception:       # pylint: disable=broad-except
-                    # Not acknowledged: so it is called again, if not at once.
-                    sys.excepthook(*sys.exc_info())
-                    if select.select([self._end], [], [], 1)[0]:
-                        return
-                    continue
+        # In a child, the first wait() separates its watcher from its parent's.
+        while self._adjust() and not any(fd == self._end for fd, _ in poll.poll()):
+            pass
+
+    def _adjust(self) -> bool:
+        """Calls the function until all is acknowledged; False if the thread has to end."""
+        while (number := self._watcher.wait(0)) is not None:
+            try:
+                self._callback(number)
+                failed = False
+            except Exception:       # pylint: disable=broad-except
+                sys.excepthook(*sys.exc_info())
+                failed = True
+            # The function may have cancelled this, or forked: the child has a new thread.
+            if self._cancelled or self._thread is not threading.current_thread():
+                return False
+            if not failed:
                 self._watcher.ack(number)
+            # Not acknowledged: so it is called again, if not at once.
+            elif select.select([self._end], [], [], 1)[0]:
+                return False
+        return True
 
     def cancel(self) -> None:
         """Ends the callbacks; a running one first returns."""
         if self in _handles:
             _handles.discard(self)
+            self._cancelled = True
             os.eventfd_write(self._end, 1)
             if self._thread is not threading.current_thread():
                 self._thread.join()
@@ -250,11 +263,10 @@ _handles: set[Handle] = set()
 
 
 def _restart_in_child() -> None:
-    """Threads are not inherited."""
+    """Threads are not inherited; what is pending in a watcher is."""
     for handle in list(_handles):
         os.close(handle._end)
         handle._end = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        handle._watcher.close()
         handle._start()
 
 
