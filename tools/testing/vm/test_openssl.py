@@ -365,3 +365,10 @@ def test_the_package_of_another_architecture_keeps_it_enabled(installed):
     assert re.findall(r"enabled after (\w+)", said) == ["deconfigure", "prerm", "postrm",
                                                         "purge"], said
     assert "\n0\n" in said and "disabled in" in said, said
+
+
+def test_a_line_below_the_block_is_kept(installed):
+    said = installed.inside(f"""printf 'a = b' >{CNF}
+        sysgenid-openssl enable; printf 'last = whole' >>{CNF}
+        sysgenid-openssl disable; cat {CNF}; echo '|'""")
+    assert "\nlast = whole|" in said, said
