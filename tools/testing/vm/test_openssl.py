@@ -372,3 +372,29 @@ def test_a_line_below_the_block_is_kept(installed):
         sysgenid-openssl enable; printf 'last = whole' >>{CNF}
         sysgenid-openssl disable; cat {CNF}; echo '|'""")
     assert "\nlast = whole|" in said, said
+
+
+def test_an_edit_above_the_block_makes_it_out_of_date(installed):
+    said = installed.inside(f"""echo 'a = b' >{CNF}; sysgenid-openssl enable
+        sysgenid-openssl status; echo "status $?"
+        sed -i '1i openssl_conf = mine' {CNF}
+        sed -i '/^# BEGIN/i [mine]\\nproviders = p\\n[p]\\nlegacy = l\\n[l]\\nactivate = 1' {CNF}
+        sysgenid-openssl status; echo "status $?"
+        sysgenid-openssl enable; sysgenid-openssl status; echo "status $?"
+        {ACTIVE}; {INSTANCES}""")
+    assert re.findall(r"^status (\d)", said, re.M) == ["0", "2", "0"], said
+    assert said.count("out of date: run sysgenid-openssl enable") == 1, said
+    assert "provider legacy" in said and "provider default" not in said, said
+    assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 3, said
+
+
+def test_where_fips_was_configured_since_nothing_stays(installed):
+    said = installed.inside(f"""echo 'a = b' >{CNF}; sysgenid-openssl enable
+        sed -i '1i openssl_conf = i' {CNF}
+        sed -i '/^# BEGIN/i [i]\\nalg_section = a\\n[a]\\ndefault_properties = fips=yes' {CNF}
+        sysgenid-openssl status; echo "status $?"
+        sysgenid-openssl enable; echo "enable $?"
+        grep -c SYSGENID {CNF} /etc/ssl/sysgenid.cnf
+        sysgenid-openssl status; echo "status $?";""")
+    assert re.findall(r"^(\w+ \d)$", said, re.M) == ["status 2", "enable 3", "status 1"], said
+    assert f"{CNF}:0\n/etc/ssl/sysgenid.cnf:0\n" in said, said
