@@ -100,13 +100,13 @@ def test_draw_before_any_tick_or_interrupt_is_no_other_clones(boot):
 
 
 @pytest.mark.parametrize("cpus", [2, 4])
-def test_without_looks_and_event_every_draw_is_repeated(boot, cpus):
-    """The test above can see it, on each CPU and by each interface."""
+def test_without_looks_and_event_every_cpu_repeats_draws(boot, cpus):
+    """The tests above can see it. The kernel's own reseed, every 5 s, can make some differ."""
     guest = boot(smp=cpus, **PREDICTABLE)
     program = start(guest, "draw_everywhere", "masked", "off")
     with guest.snapshot() as snap:
         made = [draws(output) for output in outputs(snap, program, guids(2))]
-    assert repeated(made) == Counter(key for clone in made for key, _ in clone)
+    assert set(repeated(made)) == {cpu for clone in made for cpu, _ in clone}
 
 
 def test_without_looks_how_many_draws_are_repeated(boot, record_property):
