@@ -114,9 +114,10 @@ static int __init compat_init(void)
 		       ret);
 		return ret;
 	}
+	/* It may fail after a device was bound and unbound. */
 	ret = platform_driver_register(compat_driver);
 	if (ret)
-		goto close;
+		goto free;
 
 	if (!driver_for_each_device(&compat_driver->driver, NULL, NULL,
 				    is_bound)) {
@@ -128,8 +129,8 @@ static int __init compat_init(void)
 		return 0;
 
 	platform_driver_unregister(compat_driver);
+free:
 	look_free();
-close:
 	vmfork_close();
 	return ret;
 }
