@@ -41,10 +41,15 @@ def failing(guest) -> Guest:
     return guest
 
 
+def addresses(guest: Guest, function: str) -> list[int]:
+    """Where it begins, and where the next one does."""
+    lines = guest.run(f"grep -A1 ' {function}$' /proc/kallsyms").splitlines()
+    return [int(line.split()[0], 16) for line in lines[:2]]
+
+
 def only(guest: Guest, which: str, function: str) -> None:
     """Limits what fails to a function and all that it calls, or to the rest."""
-    lines = guest.run(f"grep -A1 ' {function}$' /proc/kallsyms").splitlines()
-    start, end = (int(line.split()[0], 16) for line in lines[:2])
+    start, end = addresses(guest, function)
     guest.run(ONLY.format(which=which, start=start, end=end))
 
 
@@ -206,7 +211,7 @@ def test_device_without_acpi_that_is_no_good_is_refused(without_acpi, device, sa
 
 def test_mapped_page_is_never_stale_without_the_interrupt_of_acpi(guest):
     """The thread of its handler has its hard interrupt traced."""
-    guest.run("insmod /modules/reduced_hardware.ko")
+    guest.run("insmod /modules/change_fadt.ko reduced=1")
     load_modules(guest)
     switch_looks_off(guest)
     watcher = guest.start("stale_window map")
@@ -214,9 +219,27 @@ def test_mapped_page_is_never_stale_without_the_interrupt_of_acpi(guest):
 
 
 def test_without_any_interrupt_one_line_says_so(guest):
-    guest.run("insmod /modules/reduced_hardware.ko; echo 0 > /proc/sys/kernel/ftrace_enabled")
+    guest.run("insmod /modules/change_fadt.ko reduced=1; echo 0 > /proc/sys/kernel/ftrace_enabled")
     guest.load_modules()
     assert guest.log().count("new generations are some milliseconds late") == 1
+
+
+def test_interrupt_of_acpi_that_is_none_is_refused(guest):
+    guest.run("insmod /modules/change_fadt.ko sci=999")
+    guest.load_modules()
+    assert "there is no ACPI interrupt" in guest.log()
+    assert guest.run(f"cat {SYSFS}/source") == "none\n"
+
+
+def test_driver_stays_when_ftrace_has_stopped_and_leaves_its_calls(guest):
+    load_modules(guest)
+    guest.run(f"insmod /modules/stop_ftrace.ko ftrace_kill={addresses(guest, 'ftrace_kill')[0]}")
+    guest.run(f"cd {DRIVER}; ls -d *:* > /run/device; cat /run/device > unbind; sleep 0.1")
+    assert guest.status(f"rmmod {BACKEND}") != 0
+    guest.run(f"cat /run/device > {DRIVER}/bind")
+    assert "this kernel has no function tracer" in guest.log()
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.generation() == 1
 
 
 def test_draw_while_the_driver_reseeds_does_not_wait_for_it(guest):

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Changes what drivers find in ACPI's FADT, while it is loaded. The SCI's handler,
+ * a thread like that of a Generic Event Device, goes on.
+ *
+ * Parameters: reduced   take this for hardware-reduced ACPI, which has no SCI
+ *             sci       the global interrupt that the SCI is to be
+ */
+
+#include <linux/acpi.h>
+#include <linux/module.h>
+
+static bool reduced;
+module_param(reduced, bool, 0);
+static ushort sci;
+module_param(sci, ushort, 0);
+
+static struct acpi_table_fadt before;
+
+static int __init change_fadt_init(void)
+{
+	before = acpi_gbl_FADT;
+	if (reduced)
+		acpi_gbl_FADT.flags |= ACPI_FADT_HW_REDUCED;
+	if (sci)
+		acpi_gbl_FADT.sci_interrupt = sci;
+	return 0;
+}
+module_init(change_fadt_init);
+
+static void __exit change_fadt_exit(void)
+{
+	acpi_gbl_FADT = before;
+}
+module_exit(change_fadt_exit);
+
+MODULE_DESCRIPTION("VM generation ID: another FADT");
+MODULE_LICENSE("GPL");
