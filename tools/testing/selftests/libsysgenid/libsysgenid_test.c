@@ -814,7 +814,7 @@ TEST(a_watcher_in_a_sandbox_waits_adjusts_and_acknowledges)
 	/* The kernels that are built for these tests have no seccomp. */
 	bool has_seccomp = prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 0;
 
-	for (int filter = 0; filter <= has_seccomp; filter++) {
+	for (int filter = 0; filter < (has_seccomp ? 2 : 1); filter++) {
 		int ready[2], status;
 		pid_t child;
 
