@@ -43,6 +43,11 @@ APPEND = ("loglevel=8 panic=-1 no_timer_check tsc=reliable "
           "rootfstype=ramfs")
 
 
+# QEMU 7.2's TCG can leave an operand of cmpxchg16b in EFLAGS. An interrupt or a snapshot
+# before the next arithmetic then kills the guest; the kernel's allocator used it everywhere.
+CPU = "max,-cx16"
+
+
 @dataclass(frozen=True)
 class Options:
     """A machine. A clone has the same, but for the GUID (None: no device)."""
@@ -108,7 +113,7 @@ def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
                 "-serial", "chardev:console", "-device", "pci-serial,chardev=agent"]
     else:
         argv = ["qemu-system-x86_64", "-machine", options.machine, "-accel", accel,
-                "-cpu", ",".join(filter(None, ("max", options.cpu_flags))),
+                "-cpu", ",".join(filter(None, (CPU, options.cpu_flags))),
                 "-append", f"{append} console=ttyS0",
                 "-serial", "chardev:console", "-serial", "chardev:agent"]
         if options.guid:
