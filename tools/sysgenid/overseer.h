@@ -253,7 +253,7 @@ void record_clear(void);
 /* Why hooks ended. */
 enum hook_result { HOOK_DONE, HOOK_FAILED, HOOK_REFUSED, HOOK_INTERRUPTED };
 
-/* What a hook may take, in seconds, and how often it is started, by default. */
+/* The defaults: a hook's time limit in seconds, and how often it is started. */
 #define HOOK_TIMEOUT	90
 #define HOOK_ATTEMPTS	3
 

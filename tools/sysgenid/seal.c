@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * sysgenid seal: turns a system into a template, of which copies are made. What
- * no two systems may share is removed, and made anew by each copy when it boots.
+ * sysgenid seal: turns a system into a template, of which copies are made. It
+ * removes what no two systems may share, and each copy makes its own when it boots.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -80,7 +80,7 @@ static const struct item items[] = {
 
 #define N_ITEMS	(sizeof(items) / sizeof(*items))
 
-/* What the callbacks of glob(3) and nftw(3) need, which take no argument. */
+/* Global, as the callbacks of glob(3) and nftw(3) take no argument. */
 static bool dry_run, failed;
 
 static void __attribute__((format(printf, 1, 2))) fail(const char *format, ...)
