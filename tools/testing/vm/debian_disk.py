@@ -16,7 +16,7 @@ import packages
 import userspace
 from initramfs import Image
 from kernels import Kernel
-from programs import with_dependencies
+from programs import INIT, with_dependencies
 
 INCLUDED = (*userspace.INCLUDED, "dbus", "openssh-server", "openssl", "chrony", "open-iscsi",
             "nvme-cli", "network-manager", "dhcpcd5", "cloud-init")
@@ -34,30 +34,6 @@ cp -a "$3/lib/." "$root/usr/lib/"
 cp "$4" "$root/agent"
 mkdir -p "$root/lib/modules" "$root/etc/sysgenid/hooks.d"
 mke2fs -q -t ext4 -O ^has_journal -d "$root" "$5" 2G
-"""
-# From the initramfs to the disk, which stays as it is.
-INIT = """#!/bin/sh
-mount -t devtmpfs devtmpfs /dev
-mount -t proc proc /proc
-for module in {modules}; do insmod /drivers/$module.ko || exit; done
-mkdir -p /disk /changes /root
-until [ -b /dev/vda ]; do usleep 10000; done
-mount -t ext4 -o ro /dev/vda /disk
-if grep -q keep_changes /proc/cmdline; then
-	until [ -b /dev/nvme0n1 ]; do usleep 10000; done
-	mount -t ext4 /dev/nvme0n1 /changes
-else
-	mount -t tmpfs tmpfs /changes
-fi
-new=; [ -e /changes/upper ] || new=1
-mkdir -p /changes/upper /changes/work
-mount -t overlay -o lowerdir=/disk,upperdir=/changes/upper,workdir=/changes/work overlay /root
-if [ $new ]; then
-	cp -r /lib/modules /root/usr/lib/
-	cp -r /files/. /root/
-fi
-umount /proc
-exec switch_root /root /lib/systemd/systemd
 """
 DRIVERS = ("virtio_blk", "virtio_net", "virtio_pci", "overlay")
 KEEP_CHANGES = "keep_changes"

@@ -173,7 +173,7 @@ rm -rf "$root/usr/sbin/policy-rc.d" "$root"/tmp/* "$root"/usr/lib/go* "$root"/us
 mkdir -p "$root/lib/modules"
 mke2fs -q -t ext4 -O ^has_journal -d "$root" "$5" 3G
 """
-# From the initramfs to the disk, which stays as it is.
+# From the initramfs to the disk, which stays as it is: changes go to memory, or to a disk of their own.
 INIT = """#!/bin/sh
 mount -t devtmpfs devtmpfs /dev
 mount -t proc proc /proc
@@ -181,11 +181,19 @@ for module in {modules}; do insmod /drivers/$module.ko || exit; done
 mkdir -p /disk /changes /root
 until [ -b /dev/vda ]; do usleep 10000; done
 mount -t ext4 -o ro /dev/vda /disk
-mount -t tmpfs tmpfs /changes
-mkdir /changes/upper /changes/work
+if grep -q keep_changes /proc/cmdline; then
+	until [ -b /dev/nvme0n1 ]; do usleep 10000; done
+	mount -t ext4 /dev/nvme0n1 /changes
+else
+	mount -t tmpfs tmpfs /changes
+fi
+new=; [ -e /changes/upper ] || new=1
+mkdir -p /changes/upper /changes/work
 mount -t overlay -o lowerdir=/disk,upperdir=/changes/upper,workdir=/changes/work overlay /root
-cp -r /lib/modules /root/usr/lib/
-cp -r /files/. /root/
+if [ $new ]; then
+	cp -r /lib/modules /root/usr/lib/
+	cp -r /files/. /root/
+fi
 umount /proc
 exec switch_root /root /lib/systemd/systemd
 """

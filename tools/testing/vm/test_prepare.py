@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """sysgenid prepare: hooks before a snapshot, and who undoes what they did."""
 import json
-from dataclasses import replace
 
-import kernels
 import pytest
 import userspace
-from test_overseer import (FAILED, KERNEL_MODULES, PORT_MODULES, SETTLED, Overseer, host_waits,
-                           load_kernel_module)
+from test_overseer import (FAILED, PORT_MODULES, SETTLED, Overseer, host_waits,  # noqa: F401
+                           image, kernel, load_kernel_module)
 
 pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 
@@ -17,19 +15,8 @@ SHIPPED = "/usr/share/sysgenid/pre-snapshot"
 NOTE = "echo $(basename $0) $1 >> /run/ran"
 
 
-@pytest.fixture(scope="session")
-def kernel(request):
-    """The stock kernel, with more time, as a whole system starts."""
-    return replace(kernels.get(request.param), patience=2, memory=640)
-
-
-@pytest.fixture(scope="module")
-def image(kernel):
-    return userspace.make_systemd_image(kernel, KERNEL_MODULES)
-
-
 @pytest.fixture
-def guest(boot, image):
+def guest(boot, image):  # noqa: F811
     guest = boot(image=image)
     guest.load_modules()
     Overseer(guest).settled()

@@ -126,9 +126,13 @@ def test_two_copies_of_a_sealed_template_boot_different(start, logs):
         assert again[what] == after[what]
 
 
+def boot_debian(boot, kernel, logs):
+    return boot(fresh=True, image=debian_disk.make_image(kernel, logs / "seal.cpio", {}),
+                root=debian_disk.make_root(), guid=new_guid())
+
+
 def test_what_cannot_be_removed_is_named_and_the_rest_is_sealed(boot, kernel, logs):
-    guest = boot(fresh=True, image=debian_disk.make_image(kernel, logs / "seal.cpio", {}),
-                 root=debian_disk.make_root(), guid=new_guid())
+    guest = boot_debian(boot, kernel, logs)
     guest.run("mount --bind /etc/nvme/hostid /etc/nvme/hostid;"
               "mkdir -p /srv/other && mount -t tmpfs tmpfs /srv/other; touch /srv/other/kept;"
               "ln -s /srv/other /var/lib/cloud/data; mkdir -p /var/lib/cloud/instances/i-1/sem;"
@@ -143,8 +147,7 @@ def test_what_cannot_be_removed_is_named_and_the_rest_is_sealed(boot, kernel, lo
 
 
 def test_an_image_is_sealed_where_it_is_mounted(boot, kernel, logs):
-    guest = boot(fresh=True, image=debian_disk.make_image(kernel, logs / "seal.cpio", {}),
-                 root=debian_disk.make_root(), guid=new_guid())
+    guest = boot_debian(boot, kernel, logs)
     guest.run("mkdir -p /srv/image/etc/ssh /srv/image/lib/systemd/system /srv/image/var/lib;"
               "cp /etc/ssh/ssh_host_*_key /srv/image/etc/ssh/; echo id > /srv/image/etc/machine-id;"
               "cp /lib/systemd/system/sysgenid-unseal.service /srv/image/lib/systemd/system/;"
