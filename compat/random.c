@@ -2,7 +2,7 @@
 /*
  * Makes the random number generator reseed at once, by the ioctl that userspace
  * has for this: no stock kernel exports a function for it that can be called
- * from an interrupt. See include/compat/linux/random.h.
+ * from an interrupt. See compat/include/linux/random.h.
  */
 
 #include <linux/anon_inodes.h>

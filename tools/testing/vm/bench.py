@@ -9,14 +9,11 @@ import shutil
 import sys
 from pathlib import Path
 
-import acpi_tables
-import build
-import host
-import kernels
-from channel import GuestGone
-from guest import Guest, Options
-from kernels import Kernel
-from test_selftests import failures
+from harness import acpi_tables, build, host, kernels
+from harness.channel import GuestGone
+from harness.guest import Guest, Options
+from harness.kernels import Kernel
+from harness.tap import failures
 
 FIGURE = re.compile(r"^# (\w+) (\d+) (instructions|bytes|times)$", re.M)
 
@@ -49,14 +46,14 @@ def main() -> None:
             try:
                 results[name], complaints = measure(kernels.get(name), logs)
             except (GuestGone, AssertionError) as error:
-                raise host.Trouble(str(error)) from None
+                raise host.SetupError(str(error)) from None
             wrong += [f"{name}: {complaint}" for complaint in complaints]
     print(f"{'':<36}" + "".join(f"{name:>12}" for name in names))
     for figure, unit in dict.fromkeys(key for found in results.values() for key in found):
         values = "".join(f"{found.get((figure, unit), '-'):>12}" for found in results.values())
         print(f"{figure.replace('_', ' '):<36}{values}  {unit}")
     if wrong:
-        raise host.Trouble("\n".join(["not as it should be:", *wrong]))
+        raise host.SetupError("\n".join(["not as it should be:", *wrong]))
 
 
 if __name__ == "__main__":

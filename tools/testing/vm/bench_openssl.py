@@ -7,9 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-import build
-import host
-import packages
+from harness import host, packages
 
 SIZES, THREADS = (16, 1024), (1, 8)
 OUTPUT = host.BUILD / "openssl"
@@ -23,7 +21,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench, plain, ours = (Path(folder) / name for name in ("bench", "plain.cnf", "ours.cnf"))
         host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", bench,
-                  build.SELFTESTS / "openssl/bench.c", "-lcrypto", "-pthread"], "building the bench")
+                  host.ROOT / "tools/openssl/bench.c", "-lcrypto", "-pthread"], "building the bench")
         plain.write_text(PLAIN)
         ours.write_text(PLAIN + host.run([OUTPUT / "config", "block", plain, OUTPUT / "sysgenid.so"],
                                          "configuring OpenSSL"))

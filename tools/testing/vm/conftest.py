@@ -10,14 +10,9 @@ import re
 import shutil
 
 import pytest
-
-import acpi_tables
-import build
-import host
-import kernels
-import own_kernels  # noqa: F401, makes more kernels known
-from guest import Guest, Options, Snapshot, accelerator, go, new_guid
-
+from harness import acpi_tables, build, host, kernels
+from harness import built_kernels  # noqa: F401, makes more kernels known
+from harness.guest import Guest, Options, Snapshot, accelerator, go, new_guid
 
 FAILED = pytest.StashKey[bool]()
 GUESTS = pytest.StashKey[list]()
@@ -59,7 +54,7 @@ def leave_out_missing(option) -> None:
     for name in [name for name in option.kernels if name not in option.full]:
         try:
             kernels.get(name)
-        except host.Trouble as trouble:
+        except host.SetupError as trouble:
             if os.environ.get("CI") == "true":
                 raise
             option.kernels.remove(name)
@@ -81,11 +76,11 @@ def pytest_configure(config):
     if config.option.collectonly:
         return
     try:
-        with host.full_disk_is_trouble():
+        with host.full_disk_is_setup_error():
             accelerator()
             leave_out_missing(config.option)
             build.prepare(config.option.kernels)
-    except host.Trouble as trouble:
+    except host.SetupError as trouble:
         pytest.exit(f"error: {trouble}", returncode=1)
 
 

@@ -7,13 +7,10 @@ import shutil
 import time
 from pathlib import Path
 
-import build
-import host
-import kernels
-import packages
-from channel import GuestGone, Program
-from guest import Guest, Options, Snapshot, accelerator, new_guid
-from qmp import QmpError
+from harness import build, host, kernels, packages
+from harness.channel import GuestGone, Program
+from harness.guest import Guest, Options, Snapshot, accelerator, new_guid
+from harness.qmp import QmpError
 
 KERNEL = "6.1-cloud"
 GPE = "/sys/firmware/acpi/interrupts/gpe05"
@@ -88,7 +85,7 @@ def tell(logs: Path) -> None:
             drawn = [show_clone(name, clone, programs) for name, clone in zip("AB", clones)]
         show_same(snap, programs)
     if drawn[0] == drawn[1]:
-        raise host.Trouble("both clones drew the same random bytes")
+        raise host.SetupError("both clones drew the same random bytes")
     say("Two clones of one memory image: each was told, and no random byte is shared.")
 
 
@@ -102,7 +99,7 @@ def main() -> None:
         try:
             tell(logs)
         except (GuestGone, QmpError, AssertionError) as error:
-            raise host.Trouble(str(error)) from None
+            raise host.SetupError(str(error)) from None
         shutil.rmtree(logs)
 
 

@@ -12,15 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import build
-import gcov
-import host
-import kernels
-import own_kernels  # noqa: F401, makes the kernel known
-import packages
-import scan
-from channel import GuestGone
-from guest import Guest, Options, new_guid
+from harness import build, coverage, host, kernels, packages, scan
+from harness import built_kernels  # noqa: F401, makes the kernel known
+from harness.channel import GuestGone
+from harness.guest import Guest, Options, new_guid
 
 KERNEL = "6.12-debug"
 CALLS = 1_000_000
@@ -61,8 +56,8 @@ SOMETIMES = {"vmgenid_check_settled", "vmgenid_is_settled", "vmgenid_start_timer
 def count_calls(guest: Guest) -> dict[str, Counter]:
     """How often each function of the modules was called, in whatever context."""
     with tempfile.TemporaryDirectory() as scratch:
-        gcov.fetch(guest, build.folder(guest.options.kernel), Path(scratch))
-        return gcov.functions_of(Path(scratch))
+        coverage.fetch(guest, build.folder(guest.options.kernel), Path(scratch))
+        return coverage.functions_of(Path(scratch))
 
 
 def reached(before: dict[str, Counter], after: dict[str, Counter]) -> dict[str, dict[str, int]]:
@@ -139,7 +134,7 @@ def number_from(name: str) -> int | None:
     """A number that the environment may give."""
     given = os.environ.get(name)
     if given and not given.isdecimal():
-        raise host.Trouble(f"{name}={given} is no number")
+        raise host.SetupError(f"{name}={given} is no number")
     return int(given) if given else None
 
 
@@ -153,7 +148,7 @@ def main() -> None:
             try:
                 once(trying, calls)
             except AssertionError as found:
-                raise host.Trouble(f"{found}\nto try it again: "
+                raise host.SetupError(f"{found}\nto try it again: "
                                    f"make fuzz SEED={trying} CALLS={calls}") from None
             if seed is not None:
                 return

@@ -4,25 +4,13 @@
 Every guest whose kernel counts leaves its counters in build/coverage/. As a
 program: adds them up, and fails if a line was not run and has no reason here.
 """
-import base64
-import json
-import subprocess
 import sys
-import uuid
 from collections import Counter
 from pathlib import Path
 
-import host
+from harness import coverage, host
 
-SAVED = host.BUILD / "coverage"
 ENOUGH = 0.95
-# Prints the name of each file of counters, and its content.
-SHOW = """
-cd /sys/kernel/debug/gcov{folder} 2> /dev/null || exit 0
-for file in drivers/*/*.gcda compat/*.gcda; do
-    [ -e "$file" ] || continue
-    echo "$file $(base64 -w0 "$file")"
-done"""
 # What no test runs in a kernel that counts, and why: functions, or what is in a line.
 NO_REFUSAL = "the kernel refuses this to no one with all capabilities"
 HIBERNATION = "hibernation: test_hibernation.py, with stock kernels"
@@ -47,43 +35,10 @@ NOT_RUN: dict[str, dict[str, str]] = {
 }
 
 
-def fetch(guest, folder: Path, place: Path) -> None:
-    """Puts there what a guest has counted in the modules that were built in the folder."""
-    counted = guest.run(SHOW.format(folder=folder)).split()
-    for name, content in zip(counted[::2], counted[1::2]):
-        file = place / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(base64.b64decode(content))
-        notes = Path(name).with_suffix(".gcno")
-        (place / notes).symlink_to(folder / notes)
-
-
-def save(guest, folder: Path) -> None:
-    """Keeps it for the report."""
-    fetch(guest, folder, SAVED / str(uuid.uuid4()))
-
-
-def told_by(counters: Path) -> list[dict]:
-    """What gcov has to say of each source file."""
-    said = subprocess.run(["gcov", "--json-format", "--stdout", counters], check=False,
-                          cwd=counters.parent, capture_output=True, text=True)
-    if said.returncode or "mismatch" in said.stderr:
-        raise host.Trouble("the modules were built anew after the tests: make check-debug")
-    return json.loads(said.stdout)["files"]
-
-
-def functions_of(place: Path) -> dict[str, Counter]:
-    """How often each function was called, by source file and its name."""
-    return {counters.stem: Counter({function["name"]: function["execution_count"]
-                                    for file in told_by(counters) if file["file"].endswith(".c")
-                                    for function in file["functions"]})
-            for counters in sorted(place.rglob("*.gcda"))}
-
-
 def lines_of(counters: Path) -> Counter:
     """How often each line was run, by (file, number, function); 0: it was not."""
     lines: Counter = Counter()
-    for file in told_by(counters):
+    for file in coverage.read(counters):
         name = next((name for name in NOT_RUN if file["file"].endswith(f"/{name}")), None)
         for line in file["lines"] if name else ():
             lines[name, line["line_number"], line.get("function_name", "")] += line["count"]
@@ -115,9 +70,9 @@ def report(lines: Counter) -> bool:
 
 
 def main() -> None:
-    saved = sorted(SAVED.rglob("*.gcda"))
+    saved = sorted(coverage.SAVED.rglob("*.gcda"))
     if not saved:
-        raise host.Trouble("no guest has counted lines yet: make check-debug")
+        raise host.SetupError("no guest has counted lines yet: make check-debug")
     lines: Counter = Counter()
     for counters in saved:
         lines.update(lines_of(counters))

@@ -12,17 +12,13 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import build
-import debian
-import host
-import kernels
-import packages
-from channel import Program
-from guest import Guest, Options, Snapshot, new_guid
-from initramfs import Image
-from kernels import Kernel
+from harness import build, debian, host, kernels, packages
+from harness.channel import Program
+from harness.debian_disk import disk_image
+from harness.guest import Guest, Options, Snapshot, new_guid
+from harness.kernels import Kernel
 
-SOURCES = build.SELFTESTS / "programs"
+SOURCES = build.GUEST / "programs"
 TABLE = host.ROOT / "Documentation/programs.rst"
 DRAWS = 4       # of each program in each clone; control.py
 PAIRS = 20
@@ -173,30 +169,6 @@ rm -rf "$root/usr/sbin/policy-rc.d" "$root"/tmp/* "$root"/usr/lib/go* "$root"/us
 mkdir -p "$root/lib/modules"
 mke2fs -q -t ext4 -O ^has_journal -d "$root" "$5" 3G
 """
-# From the initramfs to the disk, which stays as it is: changes go to memory, or to a disk of their own.
-INIT = """#!/bin/sh
-mount -t devtmpfs devtmpfs /dev
-mount -t proc proc /proc
-for module in {modules}; do insmod /drivers/$module.ko || exit; done
-mkdir -p /disk /changes /root
-until [ -b /dev/vda ]; do usleep 10000; done
-mount -t ext4 -o ro /dev/vda /disk
-if grep -q keep_changes /proc/cmdline; then
-	until [ -b /dev/nvme0n1 ]; do usleep 10000; done
-	mount -t ext4 /dev/nvme0n1 /changes
-else
-	mount -t tmpfs tmpfs /changes
-fi
-new=; [ -e /changes/upper ] || new=1
-mkdir -p /changes/upper /changes/work
-mount -t overlay -o lowerdir=/disk,upperdir=/changes/upper,workdir=/changes/work overlay /root
-if [ $new ]; then
-	cp -r /lib/modules /root/usr/lib/
-	cp -r /files/. /root/
-fi
-umount /proc
-exec switch_root /root /lib/systemd/systemd
-"""
 DRIVERS = ("virtio_blk", "virtio_pci", "overlay")
 
 
@@ -213,7 +185,7 @@ def make_programs(folder: Path) -> None:
     shutil.copytree(SOURCES, folder)
     make_draw(folder / "draw")
     build.make_programs([])
-    shutil.copy(build.PROGRAMS / "agent", folder)
+    shutil.copy(build.agent(), folder)
     (folder / "agent.service").write_text(debian.AGENT)
 
 
@@ -225,7 +197,7 @@ def make_disk() -> Path:
     with host.locked("programs", host.BUILD):
         folder = host.BUILD / "programs-disk"
         digest = hashlib.sha256((INSTALL + debian.AGENT).encode())
-        for source in (*sorted(SOURCES.iterdir()), Path(__file__).with_name("agent.c")):
+        for source in (*sorted(SOURCES.iterdir()), build.GUEST / "agent.c"):
             digest.update(source.read_bytes())
         disk = folder / f"{debian.digest(str(base), digest.hexdigest())}.ext4"
         if not disk.exists():
@@ -243,24 +215,9 @@ def make_disk() -> Path:
     return disk
 
 
-def with_dependencies(kernel: Kernel, names: tuple[str, ...]) -> dict[str, Path]:
-    """The modules of these names that are not built in, in the order to load them."""
-    found: dict[str, Path] = {}
-    for name in names:
-        for path in kernel.modules.rglob(f"{name}.ko"):
-            needs = host.run(["/sbin/modinfo", "-F", "depends", path], "reading a module")
-            found |= with_dependencies(kernel, tuple(filter(None, needs.strip().split(","))))
-            found.setdefault(name, path)
-    return found
-
-
 def make_image(kernel: Kernel) -> Path:
     """The initramfs that mounts the disk, with our modules for that kernel."""
-    drivers = with_dependencies(kernel, DRIVERS)
-    image = Image().basics(build.PROGRAMS / "agent")
-    image.file("init", INIT.format(modules=" ".join(drivers)), 0o755)
-    for name, path in drivers.items():
-        image.file(f"drivers/{name}.ko", path)
+    image = disk_image(kernel, DRIVERS)
     image.file("files/programs/rows.json",
                json.dumps({name: row.command for name, row in ROWS.items()}))
     image.file("files/programs/request.py", REQUEST)
@@ -420,7 +377,7 @@ def main() -> None:
     print(table(counts))
     found = wrong(counts)
     if found:
-        raise host.Trouble("\n".join(["not as it should be:", *found]))
+        raise host.SetupError("\n".join(["not as it should be:", *found]))
     write_table(kernel, counts, pairs)
 
 

@@ -37,7 +37,7 @@
 #include "../../../lib/sysgenid/vmclock.h"
 #include "../sysgenid/modules.h"
 
-/* In seconds; the usual 30 are little for a kernel that looks for mistakes. */
+/* In seconds; the usual 30 are little for a kernel that looks for bugs. */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	120
 
@@ -1083,10 +1083,10 @@ TEST(neither_device_hides_the_other)
 
 TEST(a_vmclock_that_notifies_wakes_its_watchers)
 {
-	ASSERT_TRUE(load_module("vmclock_test", ""));
+	ASSERT_TRUE(load_module("fake_vmclock", ""));
 	write_vmclock(VMCLOCK_HAS_GENERATION | VMCLOCK_HAS_NOTIFY, 8);
 	EXPECT_EQ(0, run_role("notified", "/nowhere", VMCLOCK, "/proc/self/exe", 0));
-	EXPECT_TRUE(unload_module("vmclock_test"));
+	EXPECT_TRUE(unload_module("fake_vmclock"));
 }
 
 TEST(a_vmclock_that_counts_no_generations_is_none)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What sysgenid does with its backend and its notifiers, by sysgenid_test:
+ * What sysgenid does with its backend and its notifiers, by fake_backend:
  * every system call looks at the hardware, one event is one generation, and
  * the kernel's own users are told before userspace is woken.
  */
@@ -15,7 +15,7 @@ FIXTURE(backend) {
 FIXTURE_SETUP(backend)
 {
 	if (!load_test_module(""))
-		SKIP(return, "sysgenid_test can't be loaded");
+		SKIP(return, "fake_backend can't be loaded");
 	self->fd = open_device(O_RDWR | O_NONBLOCK);
 	self->counter = map_counter(self->fd);
 	/* It may have come with news, of which all have to be told first. */
@@ -29,7 +29,7 @@ FIXTURE_TEARDOWN(backend)
 {
 	munmap((void *)self->counter, page_size());
 	close(self->fd);
-	EXPECT_TRUE(unload_module("sysgenid_test"));
+	EXPECT_TRUE(unload_module("fake_backend"));
 }
 
 /* An event in the hardware, of which it does not tell. */
@@ -205,15 +205,15 @@ static bool source_is(const char *name)
 
 TEST_F(backend, source_is_its_name)
 {
-	EXPECT_TRUE(source_is("sysgenid_test\n"));
-	EXPECT_TRUE(unload_module("sysgenid_test"));
+	EXPECT_TRUE(source_is("fake_backend\n"));
+	EXPECT_TRUE(unload_module("fake_backend"));
 	EXPECT_TRUE(source_is("none\n"));
 }
 
 TEST_F(backend, there_is_only_one)
 {
 	EXPECT_EQ(-EBUSY, test_get("second"));
-	EXPECT_TRUE(source_is("sysgenid_test\n"));
+	EXPECT_TRUE(source_is("fake_backend\n"));
 }
 
 TEST_F(backend, event_while_it_was_away_is_counted_once)

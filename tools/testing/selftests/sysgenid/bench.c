@@ -404,14 +404,14 @@ static long long latency_get(const char *name)
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), "/sys/kernel/debug/latency_test/%s", name);
+	snprintf(path, sizeof(path), "/sys/kernel/debug/measure_latency/%s", name);
 	return number_in(path, "");
 }
 
 static void latency_period(const char *period)
 {
-	if (!put_word("/sys/kernel/debug/latency_test/period", period))
-		err(1, "latency_test/period");
+	if (!put_word("/sys/kernel/debug/measure_latency/period", period))
+		err(1, "measure_latency/period");
 }
 
 /*
@@ -441,8 +441,8 @@ TEST_F_TIMEOUT(crowd, interrupts_and_preemption_are_never_off_for_long, 300)
 	long long interrupt = LLONG_MAX, thread = LLONG_MAX;
 
 	SKIP_WITHOUT_INSTRUCTIONS();
-	if (!load_module("latency_test", ""))
-		SKIP(return, "latency_test can't be loaded");
+	if (!load_module("measure_latency", ""))
+		SKIP(return, "measure_latency can't be loaded");
 	/* Else the kernel is preempted where it offers that, not where it can be. */
 	if (!put_word("/sys/kernel/debug/sched/preempt", "full"))
 		SKIP(return, "this kernel can't be made fully preemptible");
@@ -463,7 +463,7 @@ TEST_F_TIMEOUT(crowd, interrupts_and_preemption_are_never_off_for_long, 300)
 	figure("longest_preemption_off", thread, "instructions");
 	EXPECT_GT(MOST_OFF, interrupt);
 	EXPECT_GT(MOST_OFF, thread);
-	unload_module("latency_test");
+	unload_module("measure_latency");
 }
 
 /* Has another GUID written, in pieces of that size and so many ns apart. */
@@ -486,8 +486,8 @@ TEST_F_TIMEOUT(crowd, interrupts_are_off_for_a_bounded_time_while_a_guid_is_hand
 	long long interrupt = LLONG_MAX;
 
 	SKIP_WITHOUT_INSTRUCTIONS();
-	if (!load_module("latency_test", ""))
-		SKIP(return, "latency_test can't be loaded");
+	if (!load_module("measure_latency", ""))
+		SKIP(return, "measure_latency can't be loaded");
 	if (!load_module("write_guid", "address=" GUID_ADDRESS))
 		SKIP(return, "there is no GUID that can be written");
 
@@ -503,7 +503,7 @@ TEST_F_TIMEOUT(crowd, interrupts_are_off_for_a_bounded_time_while_a_guid_is_hand
 	figure("longest_interrupts_off_for_a_new_guid", interrupt, "instructions");
 	EXPECT_GT(MOST_HANDLING, interrupt);
 	unload_module("write_guid");
-	unload_module("latency_test");
+	unload_module("measure_latency");
 }
 
 TEST_HARNESS_MAIN

@@ -32,7 +32,7 @@
 
 #include "kselftest_harness.h"
 
-/* In seconds; the usual 30 are little for a kernel that looks for mistakes. */
+/* In seconds; the usual 30 are little for a kernel that looks for bugs. */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	120
 

@@ -290,7 +290,7 @@ TEST_F(hardware, driver_of_something_else_is_ENODEV)
 {
 	ASSERT_TRUE(load_test_module(""));
 	expect_no_hardware(_metadata, self->fd);
-	EXPECT_TRUE(unload_module("sysgenid_test") && load_module(BACKEND, ""));
+	EXPECT_TRUE(unload_module("fake_backend") && load_module(BACKEND, ""));
 }
 
 TEST_HARNESS_MAIN

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Loading and unloading modules, for tests that need the counter at its start
- * or sysgenid_test as its backend. They are in SYSGENID_MODULES, or /modules.
+ * or fake_backend as its backend. They are in SYSGENID_MODULES, or /modules.
  */
 #ifndef MODULES_H
 #define MODULES_H
@@ -10,7 +10,7 @@
 
 #include <linux/module.h>
 
-#define TEST_FILES "/sys/kernel/debug/sysgenid_test/"
+#define TEST_FILES "/sys/kernel/debug/fake_backend/"
 
 static inline bool load_module(const char *name, const char *parameters)
 {
@@ -38,19 +38,19 @@ static inline bool unload_module(const char *name)
 
 static inline bool load_test_module(const char *parameters)
 {
-	return unload_module("vm_generation_id") && unload_module("sysgenid_test") &&
-	       load_module("sysgenid_test", parameters);
+	return unload_module("vm_generation_id") && unload_module("fake_backend") &&
+	       load_module("fake_backend", parameters);
 }
 
-/* Starts the counter at 0 again, with sysgenid_test as its backend. */
+/* Starts the counter at 0 again, with fake_backend as its backend. */
 static inline bool reload_modules(void)
 {
-	return unload_module("vm_generation_id") && unload_module("sysgenid_test") &&
+	return unload_module("vm_generation_id") && unload_module("fake_backend") &&
 	       unload_module("sysgenid") && load_module("sysgenid", "") &&
-	       load_module("sysgenid_test", "");
+	       load_module("fake_backend", "");
 }
 
-/* Of the files of sysgenid_test.c. */
+/* Of the files of fake_backend.c. */
 static inline long long test_get(const char *name)
 {
 	char path[64];

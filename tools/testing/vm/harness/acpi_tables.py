@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0
+"""ACPI tables for guests: compiled by iasl, put before the initramfs.
+
+The kernel takes such a table instead of firmware's, if that has the same OEM
+ids and a lower revision, or else in addition to firmware's.
+"""
+import re
+import struct
+from pathlib import Path
+
+from harness import host
+from harness.guest import Guest
+from harness.initramfs import Image
+
+# What QEMU calls the table that describes its generation ID.
+QEMU_OEM = ("BOCHS ", "VMGENID")
+# A Generic Event Device (ACPI 6.5, 5.6.9) that reports the event of QEMU's
+# generation ID, for a machine without an SCI: there, firmware enables the event's
+# bit and clears it. The registers are those of QEMU's GPE block 0, at 0xafe0 on
+# the machine "pc" (hw/acpi/piix4.c); the event is its bit 5; interrupt 9 is the
+# line that would otherwise be the SCI.
+EVENT_DEVICE = """
+    External (\\_SB.VGEN, DeviceObj)
+    Device (\\_SB.GED0) {
+        Name (_HID, "ACPI0013")
+        Name (_CRS, ResourceTemplate () {
+            Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive) { 9 }
+        })
+        OperationRegion (GPE0, SystemIO, 0xAFE0, 4)
+        Field (GPE0, ByteAcc, NoLock, Preserve) { STS0, 8, STS1, 8, ENA0, 8, ENA1, 8 }
+        Method (_INI) { ENA0 = 0x20 }
+        Method (_EVT, 1, Serialized) {
+            STS0 = 0x20
+            Notify (\\_SB.VGEN, 0x80)
+        }
+    }
+    Device (\\_SB.MASK) {
+        Name (_HID, "TEST2001")
+        Method (_SUN) { \\_SB.GED0.ENA0 = 0\nReturn (0) }
+    }"""
+# Read in a guest with that: from now on the event does not raise the interrupt.
+MASK_EVENT = "cat /sys/bus/acpi/devices/TEST2001:00/sun"
+# A device whose attribute "sun" in sysfs, when it is read, has firmware notify the
+# driver of QEMU's generation ID, with no interrupt.
+NOTIFIER = """
+    External (\\_SB.VGEN, DeviceObj)
+    Device (\\_SB.NTFY) {
+        Name (_HID, "TEST2000")
+        Method (_SUN) { Notify (\\_SB.VGEN, 0x80)\nReturn (0) }
+    }"""
+NOTIFY = "cat /sys/bus/acpi/devices/TEST2000:00/sun"
+# Of the table "FACP", in ACPI 6.5, 5.2.9: where its flags are, and one of them.
+FADT_FLAGS = 112
+HW_REDUCED = 1 << 20
+
+# A generation ID in memory that firmware keeps, so that the tests' modules may write
+# it, and what the kernel's command line has to say for that.
+WRITABLE_ADDRESS = 0x6000000
+WRITABLE_DEVICE = f"""
+    Device (\\_SB.GENI) {{
+        Name (_HID, "VMGENCTR")
+        Name (ADDR, Package (2) {{ {WRITABLE_ADDRESS:#x}, 0 }})
+    }}"""
+KEEP_WRITABLE = f"memmap=4K${WRITABLE_ADDRESS:#x}"
+
+
+def compiled(asl: str, folder: Path, oem: tuple[str, str] = ("TESTS ", "FIRMWARE")) -> bytes:
+    """An SSDT of that text."""
+    source = folder / "table.asl"
+    source.write_text(f'DefinitionBlock ("", "SSDT", 2, "{oem[0]}", "{oem[1]}", 2)\n'
+                      f"{{\n{asl}\n}}\n", encoding="utf-8")
+    # -f: what a firmware can do wrong, iasl knows to be an error.
+    host.run(["iasl", "-f", "-vs", "-p", source.with_suffix(""), source], "compiling ACPI tables")
+    return source.with_suffix(".aml").read_bytes()
+
+
+def archive(folder: Path, *tables: bytes) -> Path:
+    """The tables as a cpio for Options.acpi."""
+    image = Image()
+    for number, table in enumerate(tables):
+        image.file(f"kernel/firmware/acpi/{number}.aml", table)
+    return image.write(folder / "tables.cpio")
+
+
+def with_revision(table: bytes, revision: int) -> bytes:
+    """The same table for a later ACPI, to take the place of the one it was."""
+    return newer(table[:8] + bytes([revision]) + table[9:])
+
+
+def hardware_reduced(fadt: bytes) -> bytes:
+    """The same "FACP" table for a machine without the interrupt of ACPI, the SCI."""
+    flags = struct.unpack_from("<I", fadt, FADT_FLAGS)[0] | HW_REDUCED
+    return newer(fadt[:FADT_FLAGS] + struct.pack("<I", flags) + fadt[FADT_FLAGS + 4:])
+
+
+def newer(table: bytes) -> bytes:
+    """The table as the kernel takes it in the place of the one that it was."""
+    changed = bytearray(table)
+    oem_revision = struct.unpack_from("<I", changed, 24)[0]
+    struct.pack_into("<I", changed, 24, oem_revision + 1)
+    changed[9] = 0
+    changed[9] = -sum(changed) % 256
+    return bytes(changed)
+
+
+def dump(guest: Guest, name: str) -> bytes:
+    """The table that the guest has under that name; with a pattern all that match, in a row."""
+    return bytes.fromhex(guest.run(f"cat /sys/firmware/acpi/tables/{name} | od -An -v -tx1"))
+
+
+def find_guid(ssdt: bytes) -> int:
+    """The physical address of the GUID, out of QEMU's own table."""
+    match = re.search(rb"VGIA\x0c(....)", ssdt, re.S)
+    return int.from_bytes(match[1], "little") + 40

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What Debian's archive offers of any release, for any architecture.
+
+The lists are fetched by this machine's apt from the mirror that it uses, but
+kept in the cache, and need neither root nor a line in /etc/apt.
+"""
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from harness import host, packages
+
+
+@cache
+def this_release() -> str:
+    """The name of the Debian release that runs here, as in "bookworm"."""
+    found = re.search(r"^VERSION_CODENAME=(\S+)",
+                      Path("/etc/os-release").read_text(encoding="utf-8"), re.M)
+    return found[1] if found else ""
+
+
+def mirror(label: str) -> str | None:
+    """The address of what Debian's Release files give that label."""
+    found = host.run(["apt-get", "indextargets", "--format", "$(REPO_URI)",
+                      "Created-By: Packages", "Origin: Debian", f"Label: {label}"],
+                     "asking apt for its mirror").split()
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A suite; a release's comes with its updates, backports are a suite apart."""
+    suite: str
+    architecture: str = "amd64"
+
+    @property
+    def folder(self) -> Path:
+        return host.CACHE / "apt" / f"{self.suite}-{self.architecture}"
+
+    def sources(self) -> list[str]:
+        """The suite, and what comes with it, in sources.list(5)'s words."""
+        packages.ensure_lists()
+        main, security = mirror("Debian"), mirror("Debian-Security")
+        if not main:
+            raise host.SetupError("apt knows no mirror of Debian: name one in /etc/apt/sources.list, "
+                               "and run `apt-get update` as root")
+        suites = [(main, self.suite)]
+        if not self.suite.endswith("-backports"):
+            suites.append((main, f"{self.suite}-updates"))
+            if security:
+                suites.append((security, f"{self.suite}-security"))
+        return [f"deb {uri} {suite} main" for uri, suite in suites]
+
+    def _options(self) -> list[str]:
+        """Options that make apt look here and nowhere else."""
+        return [f"-o{name}={value}" for name, value in {
+            "Dir::Etc::SourceList": self.folder / "sources.list", "Dir::Etc::SourceParts": "-",
+            "Dir::State": self.folder, "Dir::State::Status": "/dev/null",
+            "Dir::Cache": self.folder, "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture, "APT::Sandbox::User": "",
+            "Acquire::Languages": "none"}.items()]
+
+    def refresh(self) -> None:
+        """Fetches the lists, unless they are of today."""
+        stamp = self.folder / "fetched"
+        host.cached(self.folder.parent)
+        with host.locked(f"apt-{self.folder.name}"):
+            if stamp.exists() and time.time() - stamp.stat().st_mtime < packages.DAY:
+                return
+            sources = "\n".join(self.sources()) + "\n"
+            host.progress(f"fetching the package lists of {self.suite} ({self.architecture})")
+            for name in ("lists/partial", "archives/partial"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            (self.folder / "sources.list").write_text(sources, encoding="utf-8")
+            doing = f"fetching the package lists of {self.suite}"
+            said = host.run(["apt-get", "-q", *self._options(), "update"], doing)
+            failed = re.search(r"^W: (Failed to fetch .*)", said, re.M)
+            if failed:  # which apt-get takes for a success
+                raise host.SetupError(f"{doing} failed: {host.explain(said) or failed[1]}")
+            stamp.touch()
+
+    def names(self, prefix: str) -> list[str]:
+        """All package names that start so; some may be of no package."""
+        return host.run(["apt-cache", *self._options(), "pkgnames", prefix],
+                        "asking apt for its packages").split()
+
+    def shown(self, *names: str) -> dict[str, dict[str, str]]:
+        """The fields of those packages that there are, each one's newest version."""
+        if not names:
+            return {}
+        done = subprocess.run(
+            ["apt-cache", *self._options(), "show", "--no-all-versions", *names],
+            capture_output=True, text=True, check=False)
+        found = [dict(re.findall(r"^([\w-]+): (.*)$", paragraph, re.M))
+                 for paragraph in done.stdout.split("\n\n")]
+        return {fields["Package"]: fields for fields in found if fields}
+
+    def download(self, names: list[str], folder: Path) -> list[Path]:
+        """Fetches packages into a folder, without installing them."""
+        host.run(["apt-get", "-q", *self._options(), "download", *names],
+                 f"fetching {' '.join(names)}", cwd=folder)
+        return sorted(folder.glob("*.deb"))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The generation ID of arm64 guests, whose host's part QEMU has no device for.
+
+The guest finds it in the device tree: QEMU's own, and a node more. The host's
+part is played through QEMU's test interface, which writes guest memory and sets
+interrupt lines: see docs/devel/testing/qtest.rst of QEMU.
+"""
+import socket
+import uuid
+from pathlib import Path
+
+from harness import host, packages
+from harness.qmp import Qmp
+
+PACKAGES = ("qemu-system-arm", "device-tree-compiler")
+# Without a seed in the device tree, which the kernel would start its generator with.
+MACHINE = ("-machine", "virt,gic-version=3,dtb-randomness=off", "-cpu", "cortex-a57")
+# The agent has the port that the machine's only one leaves it. The kernel's own
+# driver claims the GUID's page, which /dev/mem is to show all the same.
+APPEND = "console=ttyAMA0 AGENT_PORT=/dev/ttyS0 iomem=relaxed"
+# The GUID is in a page of its own, in the RAM that starts at 1 GiB; all guests
+# have 512 MiB of it.
+PAGE, PAGE_SIZE = 0x5fff0000, 0x10000
+INTERRUPT = 200     # of the interrupt controller's shared ones
+EDGE_RISING = 1     # as in Linux' interrupt-controller/irq.h
+RESERVED, DEVICE = f"/reserved-memory/guid@{PAGE:x}", f"/vmgenid@{PAGE:x}"
+
+
+def guid_bytes(guid: str) -> bytes:
+    """A GUID as it is in memory."""
+    return uuid.UUID(guid).bytes_le
+
+
+def make_tree(path: Path, smp: int, memory: int) -> Path:
+    """Writes the device tree of a machine with a generation ID."""
+    packages.install(PACKAGES)
+    machine, *more = MACHINE[1:]
+    host.run(["qemu-system-aarch64", "-nodefaults", "-display", "none", "-smp", str(smp),
+              "-m", str(memory), "-machine", f"{machine},dumpdtb={path}", *more],
+             "asking QEMU for its device tree")
+
+    def put(node: str, name: str, *values: int | str) -> None:
+        words = all(isinstance(value, int) for value in values)
+        host.run(["fdtput", "-p", "-t", "i" if words else "s", path, node, name,
+                  *map(str, values)], "editing the device tree")
+
+    for name in ("#address-cells", "#size-cells"):
+        put("/reserved-memory", name, 2)
+    put("/reserved-memory", "ranges")
+    put(RESERVED, "reg", 0, PAGE, 0, PAGE_SIZE)
+    put(RESERVED, "no-map")
+    put(DEVICE, "compatible", "microsoft,vmgenid")
+    put(DEVICE, "reg", 0, PAGE, 0, 16)
+    put(DEVICE, "interrupts", 0, INTERRUPT, EDGE_RISING)
+    return path
+
+
+def arguments(options, folder: Path, name: str) -> list[str]:
+    """QEMU's for the machine, with the GUID that it has at its start."""
+    argv = [*MACHINE]
+    if options.guid:
+        guid = folder / f"{name}.guid"
+        guid.write_bytes(guid_bytes(options.guid))
+        tree = make_tree(folder / f"{name}.dtb", options.smp,
+                         options.memory or options.kernel.memory)
+        argv += ["-dtb", str(tree), "-device",
+                 f"loader,file={guid},addr={PAGE:#x},force-raw=on"]
+    return argv
+
+
+class Hypervisor:
+    """What a hypervisor does to a guest whose generation changes."""
+
+    def __init__(self, connection: socket.socket, qmp: Qmp):
+        self.connection = connection
+        unattached = qmp.command("qom-list", path="/machine/unattached")
+        self.controller = next(f"/machine/unattached/{child['name']}" for child in unattached
+                               if child["type"] == "child<arm-gicv3>")
+
+    def _command(self, line: str) -> None:
+        self.connection.sendall(f"{line}\n".encode())
+        said = b""
+        while not said.endswith(b"\n"):
+            data = self.connection.recv(4096)
+            if not data:
+                raise host.SetupError(f"QEMU ended before it obeyed {line}")
+            said += data
+        assert said.startswith(b"OK"), said
+
+    def set_guid(self, guid: str) -> None:
+        self._command(f"write {PAGE:#x} 16 0x{guid_bytes(guid).hex()}")
+
+    def interrupt(self) -> None:
+        """Raises the line, and lowers it again; the guest is told of the edge."""
+        for level in (1, 0):
+            self._command(f"set_irq_in {self.controller} unnamed-gpio-in {INTERRUPT} {level}")

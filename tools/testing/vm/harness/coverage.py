@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The counters of gcov, fetched from guests whose kernel counts, and read."""
+import base64
+import json
+import subprocess
+import uuid
+from collections import Counter
+from pathlib import Path
+
+from harness import host
+
+SAVED = host.BUILD / "coverage"
+# Prints the name of each file of counters, and its content.
+SHOW = """
+cd /sys/kernel/debug/gcov{folder} 2> /dev/null || exit 0
+for file in drivers/*/*.gcda compat/*.gcda; do
+    [ -e "$file" ] || continue
+    echo "$file $(base64 -w0 "$file")"
+done"""
+
+
+def fetch(guest, folder: Path, place: Path) -> None:
+    """Puts there what a guest has counted in the modules that were built in the folder."""
+    counted = guest.run(SHOW.format(folder=folder)).split()
+    for name, content in zip(counted[::2], counted[1::2]):
+        file = place / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(content))
+        notes = Path(name).with_suffix(".gcno")
+        (place / notes).symlink_to(folder / notes)
+
+
+def save(guest, folder: Path) -> None:
+    """Keeps what a guest has counted, for gcov.py."""
+    fetch(guest, folder, SAVED / str(uuid.uuid4()))
+
+
+def read(counters: Path) -> list[dict]:
+    """gcov's report of each source file."""
+    said = subprocess.run(["gcov", "--json-format", "--stdout", counters], check=False,
+                          cwd=counters.parent, capture_output=True, text=True)
+    if said.returncode or "mismatch" in said.stderr:
+        raise host.SetupError("the modules were built anew after the tests: make check-debug")
+    return json.loads(said.stdout)["files"]
+
+
+def functions_of(place: Path) -> dict[str, Counter]:
+    """How often each function was called, by source file and its name."""
+    return {counters.stem: Counter({function["name"]: function["execution_count"]
+                                    for file in read(counters) if file["file"].endswith(".c")
+                                    for function in file["functions"]})
+            for counters in sorted(place.rglob("*.gcda"))}

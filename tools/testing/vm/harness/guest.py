@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Guests: a kernel booted by QEMU, its snapshots, and the snapshots' clones.
+
+    with Guest(Options(kernel, image), logs) as guest:
+        guest.load_modules()
+        with guest.snapshot() as snap, snap.restore() as clone:
+            assert clone.generation() == 1
+
+Start guests from the main thread only: QEMU is made to end with the thread
+that started it.
+"""
+import fcntl
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import arm64, build, coverage, host, scan
+from harness.channel import Channel, GuestGone, Program, State
+from harness.kernels import Kernel
+from harness.qmp import Qmp, QmpError
+
+KVM_GET_API_VERSION = 0xAE00
+# The module that drives the counter.
+BACKEND = "vm_generation_id"
+# On a host that is busy with other things an emulated processor may stand still
+# for a while, and the kernel must not take that for broken hardware, nor for
+# its own fault: real hangs are found by the tests' time limits. The kernel's
+# tests of its ciphers, which are a third of some kernels' start, are not ours.
+# As a ramfs the root may take more than half of the little memory that there is.
+APPEND = ("loglevel=8 panic=-1 no_timer_check tsc=reliable "
+          "rcupdate.rcu_cpu_stall_timeout=200 watchdog_thresh=60 cryptomgr.notests "
+          "rootfstype=ramfs")
+
+
+# QEMU 7.2's TCG can leave an operand of cmpxchg16b in EFLAGS. An interrupt or a snapshot
+# before the next arithmetic then kills the guest; the kernel's allocator used it everywhere.
+CPU = "max,-cx16"
+
+
+@dataclass(frozen=True)
+class Options:
+    """A machine. A clone has the same, but for the GUID (None: no device)."""
+    kernel: Kernel
+    image: Path
+    guid: str | None = None
+    smp: int = 1
+    one_thread: bool = False    # with TCG, all CPUs run in one thread of QEMU
+    memory: int = 0             # MiB; 0: the kernel's default
+    cpu_flags: str = ""         # as in "-rdrand,-rdseed"
+    append: str = ""            # to the kernel's command line
+    acpi: Path | None = None    # a cpio with ACPI tables, before the image
+    machine: str = "pc"
+    firmware: Path | None = None
+    devices: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()  # more of QEMU's arguments
+    disk: Path | None = None    # on NVMe, written to
+    root: Path | None = None    # a file system on virtio, only read
+    network: bool = False       # QEMU's own, with DHCP; its packets go to a file
+    gate: bool = False          # a port to the guest, by which it says whether it has settled
+    icount: bool = False        # a nanosecond is an instruction: clones run alike
+    seconds: float = 300        # the longest that it may live
+
+
+def new_guid() -> str:
+    return str(uuid.uuid4())
+
+
+def accelerator() -> str:
+    """What ACCEL= in the environment asks for: tcg, or kvm if that works."""
+    accel = os.environ.get("ACCEL", "tcg")
+    if accel not in ("tcg", "kvm"):
+        raise host.SetupError(f"ACCEL={accel}: choose of tcg and kvm")
+    if accel == "kvm":
+        try:
+            with open("/dev/kvm", "rb+", buffering=0) as kvm:
+                fcntl.ioctl(kvm, KVM_GET_API_VERSION)
+        except OSError as error:
+            raise host.SetupError(f"ACCEL=kvm: /dev/kvm can't be used ({error.strerror}); "
+                               "without ACCEL it works, slower") from None
+    return accel
+
+
+def packets_of(console: Path) -> Path:
+    return console.with_suffix(".pcap")
+
+
+def gate_of(console: Path) -> Path:
+    """The socket of the gate; the console's path is too long for one."""
+    return Path(tempfile.gettempdir()) / f"sysgenid-{os.getpid()}-{console.stem}.gate"
+
+
+def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
+    """QEMU's, but for its sockets."""
+    kernel = options.kernel
+    append = " ".join(filter(None, (APPEND, kernel.append, options.append)))
+    accel = accelerator()
+    if options.one_thread and accel == "tcg":
+        accel += ",thread=single"
+    if kernel.architecture == "arm64":
+        argv = ["qemu-system-aarch64", *arm64.arguments(options, console.parent, console.stem),
+                "-accel", "tcg", "-append", f"{append} {arm64.APPEND}",
+                "-serial", "chardev:console", "-device", "pci-serial,chardev=agent"]
+    else:
+        argv = ["qemu-system-x86_64", "-machine", options.machine, "-accel", accel,
+                "-cpu", ",".join(filter(None, (CPU, options.cpu_flags))),
+                "-append", f"{append} console=ttyS0",
+                "-serial", "chardev:console", "-serial", "chardev:agent"]
+        if options.guid:
+            argv += ["-device", f"vmgenid,guid={options.guid}"]
+    argv = ["setpriv", "--pdeathsig", "KILL", *argv,
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-smp", str(options.smp), "-m", str(options.memory or kernel.memory),
+            "-kernel", str(kernel.image), "-initrd", str(initrd),
+            "-chardev", f"file,id=console,path={console}", "-mon", "chardev=qmp,mode=control"]
+    if options.firmware:
+        argv += ["-bios", str(options.firmware)]
+    if options.network:
+        argv += ["-netdev", "user,id=net,restrict=on",
+                 "-device", "virtio-net-pci,netdev=net,romfile=", "-object",
+                 f"filter-dump,id=packets,netdev=net,file={packets_of(console)}"]
+    if options.gate:
+        argv += ["-device", "virtio-serial", "-chardev",
+                 f"socket,id=gate,path={gate_of(console)},server=on,wait=off", "-device",
+                 "virtserialport,chardev=gate,name=org.sysgenid.gate"]
+    if options.icount:
+        argv += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
+    argv += options.settings
+    for device in options.devices:
+        argv += ["-device", device]
+    if options.root:
+        argv += ["-blockdev", "driver=raw,node-name=root,read-only=on,file.driver=file,"
+                 f"file.filename={options.root}", "-device", "virtio-blk-pci,drive=root"]
+    if options.disk:
+        argv += ["-blockdev", "driver=raw,node-name=disk,file.driver=file,"
+                 f"file.filename={options.disk}", "-device", "nvme,drive=disk,serial=disk"]
+    return argv
+
+
+class Guest:
+    """A running guest. To be closed, at best by `with`."""
+
+    def __init__(self, options: Options, logs: Path, name: str = "guest",
+                 snapshot: "Snapshot | None" = None, resumed: State | None = None):
+        """A guest that boots, or is restored from a snapshot, or resumes from
+        its disk what was hibernated when the host knew that of it.
+        """
+        self.options = options
+        self.logs = logs
+        self.name = name
+        self.console = logs / f"{name}.console"
+        self.errors = logs / f"{name}.qemu"
+        self.expected: list[str] = []
+        self.children: list[Guest] = []
+        self.silent = False     # no interrupt comes with a restore; device trees only
+        self.hypervisor: arm64.Hypervisor | None = None
+        self.process: subprocess.Popen | None = None
+        self.patience = options.kernel.patience
+        self.last_check = options.kernel.last_check
+        logs.mkdir(parents=True, exist_ok=True)
+        try:
+            if snapshot or resumed:
+                self._launch(snapshot, resumed)
+                self.channel.state.ready = True
+            else:
+                self._boot()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _boot(self) -> None:
+        """Once more, if the kernel dies before its first process.
+
+        TCG does that to one boot in some hundreds, most often while the kernel
+        patches its own code. Nothing that is tested has been loaded by then.
+        """
+        self._launch(None, None)
+        try:
+            self._wait_ready()
+        except GuestGone:
+            log = self.log()
+            if "Kernel panic" not in log or "Run /init as init process" in log:
+                raise
+            host.progress(f"{self.name}: the kernel died early in its boot; booting again")
+            self._launch(None, None)
+            self._wait_ready()
+
+    def _launch(self, snapshot: "Snapshot | None", resumed: State | None) -> None:
+        agent, agent_end = socket.socketpair()
+        monitor, monitor_end = socket.socketpair()
+        test, test_end = socket.socketpair()
+        argv = [*arguments(self.options, self._initrd(), self.console),
+                "-chardev", f"socket,id=agent,fd={agent_end.fileno()}",
+                "-chardev", f"socket,id=qmp,fd={monitor_end.fileno()}"]
+        by_hand = self.options.guid and self.options.kernel.architecture == "arm64"
+        if by_hand:
+            argv += ["-chardev", f"socket,id=qtest,fd={test_end.fileno()}",
+                     "-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
+        if snapshot:
+            argv += ["-incoming", "defer"]
+        with open(self.errors, "wb") as errors, agent_end, monitor_end, test_end:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                pass_fds=(agent_end.fileno(), monitor_end.fileno(), test_end.fileno()))
+        self.limit = threading.Timer(self.options.seconds * self.patience, self.process.kill)
+        self.limit.daemon = True
+        self.limit.start()
+        self.channel = Channel(agent, snapshot.state if snapshot else resumed, self.patience)
+        try:
+            self.qmp = Qmp(monitor, 30)
+            self.qmp.command("migrate-set-capabilities",
+                             capabilities=[{"capability": "events", "state": True}])
+            if by_hand:
+                self.hypervisor = arm64.Hypervisor(test, self.qmp)
+            if snapshot:
+                self.qmp.command("migrate-incoming", uri=f"exec:cat {snapshot.path}")
+        except QmpError as error:
+            self._died(str(error))
+
+    def _initrd(self) -> Path:
+        """The image, behind the ACPI tables if there are any."""
+        if not self.options.acpi:
+            return self.options.image
+        joined = self.logs / f"{self.name}.initrd"
+        tables = self.options.acpi.read_bytes()
+        joined.write_bytes(tables + b"\0" * (-len(tables) % 512)
+                           + self.options.image.read_bytes())
+        return joined
+
+    def _wait_ready(self) -> None:
+        try:
+            self.channel.wait("sign of life", lambda: self.channel.state.ready, 90)
+        except GuestGone as gone:
+            self._died(str(gone))
+
+    def _died(self, why: str) -> None:
+        """Raises what is known of a guest's or QEMU's unexpected end."""
+        with suppress(subprocess.TimeoutExpired):
+            why += f"; QEMU ended with {self.process.wait(1)}"
+        self.kill()
+        said = self.errors.read_text(errors="replace").strip()
+        why += f" and said: {said}" if said else ""
+        if accelerator() == "kvm":
+            why += "; without ACCEL=kvm it may work"
+        raise GuestGone(f"{self.name}: {why}\n{self.log_end()}")
+
+    # Programs
+
+    def start(self, script: str) -> Program:
+        """Starts a shell script in the guest; it runs beside what follows."""
+        return self.channel.start(script)
+
+    def run(self, script: str, seconds: float = 30, check: bool = True) -> str:
+        """Runs a shell script in the guest and returns what it printed."""
+        program = self.start(script)
+        status = program.wait(seconds)
+        if check and status:
+            raise AssertionError(f"{self.name}: `{script}` ended with {status}:\n{program.output}")
+        return program.output
+
+    def status(self, script: str, seconds: float = 30) -> int:
+        """Runs a shell script in the guest and returns its exit status."""
+        return self.start(script).wait(seconds)
+
+    def program(self, other: Program) -> Program:
+        """This clone's copy of a program started before the snapshot."""
+        return Program(self.channel, other.job)
+
+    def load_backend(self) -> None:
+        self.run(f"insmod /modules/{BACKEND}.ko")
+
+    def unload_backend(self) -> None:
+        """Returns when events that came before have been dealt with."""
+        self.run(f"rmmod {BACKEND}")
+
+    def load_modules(self) -> None:
+        self.run("insmod /modules/sysgenid.ko")
+        self.load_backend()
+
+    def unload_modules(self) -> None:
+        self.unload_backend()
+        self.run("rmmod sysgenid")
+
+    def generation(self) -> int:
+        return int(self.run("cat /sys/class/misc/sysgenid/generation"))
+
+    # Snapshots
+
+    def snapshot(self) -> "Snapshot":
+        """Stops the guest, saves it, and ends it."""
+        return Snapshot(self)
+
+    # The log
+
+    def expect(self, pattern: str) -> None:
+        """Lets lines of the kernel's log that match this pass at the end."""
+        self.expected.append(pattern)
+
+    def log(self) -> str:
+        return self.console.read_text(errors="replace")
+
+    def packets(self) -> bytes:
+        """All that has gone through its network since it was started or restored."""
+        return packets_of(self.console).read_bytes()
+
+    @property
+    def gate(self) -> Path:
+        """The host's end of the gate."""
+        return gate_of(self.console)
+
+    def log_end(self, lines: int = 40) -> str:
+        end = self.log().splitlines()[-lines:] if self.console.exists() else []
+        return "\n".join([f"---- end of {self.console}", *end, "----"])
+
+    # The end
+
+    def family(self) -> Iterator["Guest"]:
+        """The guest and all its clones, and theirs."""
+        yield self
+        for child in self.children:
+            yield from child.family()
+
+    def kill(self) -> None:
+        """Ends QEMU at once."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.limit.cancel()
+        self.gate.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Ends the guest, and fails if its kernel's log tells of trouble."""
+        last = ""
+        kernel = self.options.kernel
+        if self.process.poll() is None and kernel.counts_lines:
+            coverage.save(self, build.folder(kernel))
+        if self.process.poll() is None and self.last_check:
+            last = self.run(self.last_check)
+        self.kill()
+        if last:
+            with self.console.open("a", encoding="utf-8") as log:
+                log.write(last)
+        found = scan.troubles(self.log(), self.expected)
+        if found:
+            raise AssertionError(f"{self.name}: trouble in the kernel's log, first of "
+                                 f"{len(found)}: {found[0]}\n{self.log_end()}")
+
+    def __enter__(self) -> "Guest":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind:
+            self.kill()
+        else:
+            self.close()
+
+
+class Snapshot:
+    """A saved guest, from which any number of clones can be restored."""
+
+    def __init__(self, guest: Guest):
+        self.guest = guest
+        self.options = guest.options
+        self.file = tempfile.TemporaryFile(dir=guest.logs)
+        self.path = f"/proc/{os.getpid()}/fd/{self.file.fileno()}"
+        try:
+            guest.qmp.command("stop")
+            guest.qmp.command("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+            guest.qmp.command("migrate", uri=f"exec:cat > {self.path}")
+            self._wait_saved()
+            guest.qmp.command("quit")
+            guest.process.wait(30)
+        except (QmpError, subprocess.TimeoutExpired) as error:
+            guest._died(f"no snapshot: {error}")
+        self.state: State = guest.channel.drain(30)
+        guest.close()
+
+    def _wait_saved(self) -> None:
+        while True:
+            event = self.guest.qmp.wait_event("MIGRATION", 60 * self.guest.patience)
+            if event["data"]["status"] == "completed":
+                return
+            if event["data"]["status"] == "failed":
+                free = os.statvfs(self.guest.logs)
+                full = " (the disk is full)" if free.f_bavail * free.f_frsize < 1 << 20 else ""
+                raise QmpError(f"QEMU could not write it{full}")
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return os.fstat(self.file.fileno()).st_size
+
+    def launch(self, guid: str | None = None) -> Guest:
+        """Starts a clone, and leaves it stopped before its first instruction.
+
+        Give it to go() to let it run; several can be launched before. What
+        takes some time at the end of each guest is done by the first of them.
+        """
+        options = replace(self.options, guid=guid or (self.options.guid and new_guid()))
+        children = self.guest.children
+        children.append(Guest(options, self.guest.logs,
+                              f"{self.guest.name}-{len(children) + 1}", self))
+        children[-1].silent = self.guest.silent
+        if len(children) > 1:
+            children[-1].last_check = ""
+        return children[-1]
+
+    def restore(self, guid: str | None = None) -> Guest:
+        """Starts a clone with that GUID, by default with a new one."""
+        clone = self.launch(guid)
+        go(clone)
+        return clone
+
+    @contextmanager
+    def restore_all(self, *guids: str) -> Iterator[list[Guest]]:
+        """Clones with those GUIDs, which run at the same time."""
+        clones = [self.launch(guid) for guid in guids]
+        try:
+            go(*clones)
+            yield clones
+        except BaseException:
+            for clone in clones:
+                clone.kill()
+            raise
+        for clone in clones:
+            clone.close()
+
+    def __enter__(self) -> "Snapshot":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.file.close()
+
+
+def go(*clones: Guest) -> None:
+    """Waits until launched clones are loaded, then lets them run."""
+    for clone in clones:
+        try:
+            clone.qmp.wait_event("MIGRATION", 60 * clone.patience, status="completed")
+        except QmpError as error:
+            clone._died(f"no restore: {error}")
+    for clone in clones:
+        if clone.hypervisor:
+            clone.hypervisor.set_guid(clone.options.guid)
+            if not clone.silent:
+                clone.hypervisor.interrupt()
+    for clone in clones:
+        clone.qmp.command("cont")

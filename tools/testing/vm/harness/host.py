@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the harness needs of the machine it runs on: places, locks, commands.
+
+Whatever a person has to put right is a SetupError, whose text is one sentence.
+"""
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[4]
+BUILD = ROOT / "build"
+CACHE = Path(
+    os.environ.get("SYSGENID_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sysgenid-vm"
+)
+# An entry of the cache is dropped when it was not used for so long.
+UNUSED_DAYS = 14
+
+
+class SetupError(Exception):
+    """Something that a person has to put right; str() is one sentence."""
+
+
+def progress(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def explain(output: str) -> str | None:
+    """The cause in a failed command's output, where it is a known one."""
+    if "No space left on device" in output or "enough free space" in output:
+        return "the disk is full"
+    for sign in ("Temporary failure resolving", "Could not resolve", "Could not connect",
+                 "Unable to connect", "Network is unreachable", "Connection timed out"):
+        if sign in output:
+            return "there is no network, or Debian's mirror can't be reached"
+    return None
+
+
+def run(argv: list[str | Path], doing: str, **options) -> str:
+    """Runs a command and returns what it printed; SetupError if it failed."""
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace", **options)
+    except (FileNotFoundError, PermissionError):
+        raise SetupError(f"{doing} failed: {argv[0]} is not installed") from None
+    if done.returncode:
+        lines = done.stdout.strip().splitlines() or [f"{argv[0]} ended with {done.returncode}"]
+        errors = [line for line in lines if line.startswith("E: ") or " error: " in line]
+        raise SetupError(f"{doing} failed: {explain(done.stdout) or [*errors, lines[-1]][0]}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def locked(name: str, folder: Path = CACHE) -> Iterator[None]:
+    """Waits until no other run holds the lock of this name, and holds it."""
+    make_folder(folder)
+    with open(folder / f".{name}.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"waiting for another run that holds {lock.name}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """Gives a temporary folder that becomes the given one if all goes well.
+
+    To be used with a lock held that keeps others from making the same one.
+    """
+    temporary = folder.with_name(f".{folder.name}.half-made")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cached(path: Path) -> bool:
+    """Is it in the cache? If so, it is in use as of now."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def drop_unused() -> None:
+    """Removes from the cache what no run has asked for in UNUSED_DAYS."""
+    oldest = time.time() - UNUSED_DAYS * 24 * 3600
+    with locked("drop"):
+        for path in CACHE.iterdir():
+            if path.is_dir() and path.stat().st_mtime < oldest:
+                progress(f"dropping {path.name} from the cache, unused for {UNUSED_DAYS} days")
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"can't make the folder {folder}: {error.strerror}; "
+                      "SYSGENID_CACHE=FOLDER names another cache") from None
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Writes a file so that no reader ever sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(content, encoding="utf-8")
+    temporary.rename(path)
+
+
+@contextlib.contextmanager
+def full_disk_is_setup_error() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SetupError(f"the disk that holds {error.filename or ROOT} is full") from None
+
+
+def main(function: Callable[[], None]) -> None:
+    """Runs a program's main function; trouble is one line and exit status 1."""
+    try:
+        with full_disk_is_setup_error():
+            function()
+    except SetupError as trouble:
+        sys.exit(f"error: {trouble}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

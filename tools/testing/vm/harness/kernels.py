@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The kernels that the guests run: stock ones as Debian's archive offers them.
+
+Nothing is installed: packages are unpacked into the cache, by release and
+version, and looked for again once a day. As a program: fetches those named.
+"""
+import functools
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import archive, host, packages, roots
+from harness.archive import Archive
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A stock kernel: the newest, or oldest, of a suite whose release matches."""
+    suite: str
+    release: str
+    oldest: bool = False
+    architecture: str = "amd64"
+    memory: int = 160  # MiB
+
+    @property
+    def archive(self) -> Archive:
+        return Archive(self.suite, self.architecture)
+
+    @property
+    def debian(self) -> str:
+        """The Debian release that it is for."""
+        return self.suite.removesuffix("-backports")
+
+
+STOCK = {
+    "6.1-cloud": Stock("bookworm", r"6\.1\.\d+-\d+-cloud-amd64"),
+    "6.1": Stock("bookworm", r"6\.1\.\d+-\d+-amd64"),
+    "6.12-cloud": Stock("bookworm", r"6\.12\.\d+\+deb12[\d.]*-cloud-amd64"),
+    "6.1-oldest": Stock("bookworm", r"6\.1\.\d+-\d+-cloud-amd64", oldest=True),
+    "6.1-rt": Stock("bookworm", r"6\.1\.\d+-\d+-rt-amd64", memory=256),
+    "6.12-trixie-cloud": Stock("trixie", r"6\.12\.\d+\+deb13[\d.]*-cloud-amd64"),
+    "6.12-trixie-rt": Stock("trixie", r"6\.12\.\d+\+deb13[\d.]*-rt-amd64", memory=256),
+    "backports-cloud": Stock("trixie-backports", r"[\d.]+\+deb13[\d.]*-cloud-amd64"),
+    "backports-rt": Stock("trixie-backports", r"[\d.]+\+deb13[\d.]*-rt-amd64", memory=256),
+    "6.1-arm64": Stock("bookworm", r"6\.1\.\d+-\d+-cloud-arm64", architecture="arm64", memory=512),
+    "6.12-trixie-arm64": Stock("trixie", r"6\.12\.\d+\+deb13[\d.]*-cloud-arm64",
+                               architecture="arm64", memory=512),
+}
+# Every test runs with these; with the next ones those that are marked for it.
+FULL = ("6.1-cloud", "6.1", "6.12-cloud")
+MORE = ("6.1-oldest", "6.1-rt", "6.12-trixie-cloud", "6.12-trixie-rt", "backports-cloud",
+        "backports-rt", "6.1-arm64", "6.12-trixie-arm64")
+# Those of another architecture are built for with a cross compiler; their guests
+# need their own shell.
+CROSS = {"arm64": ("aarch64-linux-gnu", ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"))}
+FOREIGN_PACKAGES = ("busybox-static",)
+# A kernel's image, by the packages that have it.
+IMAGES = {"linux-image-{}-unsigned": "boot/vmlinuz-{}",
+          "linux-binary-{}": "usr/lib/modules/{}/vmlinuz"}
+SOURCE, SOURCE_SUITE = "linux-source-6.12", "bookworm"
+# What is unpacked of the source: the tests' harness and the style checker.
+SOURCE_FILES = (
+    "tools/testing/selftests/kselftest_harness.h",
+    "tools/testing/selftests/kselftest.h",
+    "scripts/checkpatch.pl",
+    "scripts/spelling.txt",
+    "scripts/const_structs.checkpatch",
+    "scripts/kernel-doc",
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel to boot, and what it takes to build modules for it.
+
+    modules is its own lib/modules/RELEASE, if it has one. Its modules are to be
+    built inside root, if that is not None: see roots.py. append, memory (in
+    MiB) and patience (how many times a stock kernel's time limits it needs)
+    are its guests' defaults. last_check is a shell command for the end of a
+    guest's life; what it prints goes to the guest's log, and is judged there.
+    make_flags are for building modules; counts_lines: gcov is among them.
+    """
+    name: str
+    release: str
+    image: Path
+    build_tree: Path
+    architecture: str = "amd64"
+    modules: Path | None = None
+    root: Path | None = None
+    busybox: Path = Path("/bin/busybox")
+    append: str = ""
+    memory: int = 160
+    patience: float = 1
+    last_check: str = ""
+    make_flags: tuple[str, ...] = ()
+    counts_lines: bool = False
+
+    @property
+    def cross(self) -> str:
+        """The prefix of its compiler's name; empty: the compiler is this machine's."""
+        return f"{CROSS[self.architecture][0]}-" if self.architecture in CROSS else ""
+
+    def setting(self, name: str) -> str:
+        """What CONFIG_name is set to in it; empty: not set."""
+        text = (self.build_tree / ".config").read_text(encoding="utf-8")
+        found = re.search(rf"^CONFIG_{name}=(.*)$", text, re.M)
+        return found[1] if found else ""
+
+
+def natural(text: str) -> list:
+    """A sort key by which 6.1.0-9 comes before 6.1.0-10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+
+
+def find_stock(name: str) -> dict:
+    """The kernel of that name which the archive offers now, and its packages."""
+    stock = STOCK[name]
+    names = stock.archive.names("linux-")
+    releases = sorted({match[1] for match in (
+        re.fullmatch(f"linux-headers-({stock.release})", offered) for offered in names) if match},
+        key=natural, reverse=not stock.oldest)
+    for release in releases:
+        headers = f"linux-headers-{release}"
+        image = [pattern.format(release) for pattern in IMAGES]
+        modules = [f"linux-modules-{release}", f"linux-base-{release}"]  # since 7.2
+        shown = stock.archive.shown(*{headers, *modules, *image}.intersection(names))
+        if headers in shown and (image := [package for package in image if package in shown]):
+            break
+    else:
+        raise host.SetupError(f"Debian's {stock.suite} offers no kernel {name}, a package "
+                           f"linux-headers-{stock.release} with its image: "
+                           "the mirror in /etc/apt/sources.list lacks it")
+    needs = re.findall(r"linux-(?:headers-[^ ,]+-common[^ ,]*|kbuild-[^ ,]+)",
+                       shown[headers]["Depends"])
+    kbuild = [package for package in needs if package.startswith("linux-kbuild-")]
+    here = Archive(stock.suite).shown(*kbuild)
+    depends = ", ".join(fields["Depends"] for fields in (
+        shown[headers], *here.values()) if "Depends" in fields)
+    tools = {depend.split()[0].partition(":")[0].removesuffix("-for-host")
+             for depend in depends.split(", ")}
+    tools = {tool for tool in tools if not re.match("linux-(headers|kbuild|base|image)", tool)}
+    offered = [image[0], headers, *(package for package in modules if package in shown),
+               *sorted(set(needs).difference(kbuild))]
+    if stock.architecture in CROSS:
+        prefix, compilers = CROSS[stock.architecture]
+        tools = {f"{tool}-{prefix}" if re.fullmatch(r"gcc-\d+", tool) else tool for tool in tools}
+        tools.update(compilers)
+        offered += FOREIGN_PACKAGES
+    return {"release": release, "version": shown[headers]["Version"], "packages": offered,
+            "kbuild": kbuild, "tools": sorted(tools)}
+
+
+def find_source(name: str) -> dict:
+    found = Archive(SOURCE_SUITE).shown(name)
+    if not found:
+        raise host.SetupError(f"Debian's {SOURCE_SUITE} offers no {name}: "
+                           "the mirror in /etc/apt/sources.list lacks its security updates")
+    return {"release": name, "version": found[name]["Version"], "packages": [name]}
+
+
+def place(found: dict) -> Path:
+    """Where it is in the cache, by all that is in it."""
+    key = hashlib.sha256(" ".join(found["packages"] + found.get("kbuild", [])).encode()).hexdigest()[:8]
+    return host.CACHE / f"{found['release']}_{found['version'].replace(':', '-')}_{key}"
+
+
+def unpack_kernel(debs: list[Path], folder: Path, release: str, final: Path) -> None:
+    """Unpacks a kernel and makes its headers usable from where they are."""
+    for deb in debs:
+        host.run(["dpkg-deb", "-x", deb, folder], f"unpacking {deb.name}")
+        deb.unlink()
+    makefile = folder / f"usr/src/linux-headers-{release}/Makefile"
+    makefile.write_text(makefile.read_text().replace("/usr/src/", f"{final}/usr/src/"))
+
+
+def unpack_source(debs: list[Path], folder: Path) -> None:
+    """Keeps the source's package, and unpacks SOURCE_FILES beside it."""
+    inner = f"./usr/src/{SOURCE}.tar.xz"
+    wanted = " ".join(f"{SOURCE}/{name}" for name in SOURCE_FILES)
+    host.run(["sh", "-ec", f"dpkg-deb --fsys-tarfile {debs[0]} | tar -xO {inner} |"
+              f" tar -xJ --strip-components=1 -C {folder} {wanted}"], f"unpacking {SOURCE}")
+
+
+def fetch(name: str, found: dict, offered: Archive) -> None:
+    """Makes sure that what was found is in the cache."""
+    folder = place(found)
+    with host.locked(name):
+        if host.cached(folder):
+            return
+        host.progress(f"fetching {found['release']} ({found['version']})")
+        with host.making(folder) as temporary:
+            debs = offered.download(found["packages"], temporary)
+            if name in STOCK:
+                debs = Archive(offered.suite).download(found["kbuild"], temporary)
+                unpack_kernel(debs, temporary, found["release"], folder)
+            else:
+                unpack_source(debs, temporary)
+
+
+def fetched(name: str) -> tuple[dict, Path]:
+    """A stock kernel, or the source, as of today.
+
+    The archive is asked once a day. If that fails, or fetching, the last one serves.
+    """
+    record = host.CACHE / f"found-{name}.json"
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        age = time.time() - record.stat().st_mtime
+        there = host.cached(place(known))
+    except (OSError, ValueError):
+        known, age, there = None, 0, False
+    if not there or age > packages.DAY:
+        offered = STOCK[name].archive if name in STOCK else Archive(SOURCE_SUITE)
+        try:
+            offered.refresh()
+            Archive(offered.suite).refresh()
+            found = find_stock(name) if name in STOCK else find_source(name)
+            fetch(name, found, offered)
+            host.write_whole(record, json.dumps(found, indent=1))
+            known = found
+            host.drop_unused()
+        except host.SetupError as trouble:
+            if not there:
+                raise
+            host.progress(f"keeping to {known['release']}, as {trouble}")
+    return known, place(known)
+
+
+def stock(name: str) -> Kernel:
+    found, folder = fetched(name)
+    release, debian = found["release"], STOCK[name].debian
+    architecture = STOCK[name].architecture
+    images = (folder / image.format(release) for image in IMAGES.values())
+    modules = (folder / where / release for where in ("lib/modules", "usr/lib/modules"))
+    kernel = Kernel(name, release, next(image for image in images if image.exists()),
+                    folder / f"usr/src/linux-headers-{release}", architecture,
+                    memory=STOCK[name].memory,
+                    modules=next(path for path in modules if (path / "modules.order").exists()))
+    if architecture in CROSS or debian != archive.this_release():
+        kernel = replace(kernel, root=roots.get(debian, tuple(found["tools"])))
+    else:
+        packages.install(tuple(found["tools"]))
+    if architecture in CROSS:
+        shell = (folder / where / "busybox" for where in ("bin", "usr/bin"))
+        kernel = replace(kernel, busybox=next(path for path in shell if path.exists()),
+                         make_flags=(f"ARCH={architecture}", f"CROSS_COMPILE={kernel.cross}"))
+    return kernel
+
+
+@functools.cache
+def source() -> Path:
+    """The folder with SOURCE_FILES of the kernel's source, and its package."""
+    return fetched(SOURCE)[1]
+
+
+def source_version() -> str:
+    return fetched(SOURCE)[0]["version"]
+
+
+# How to get each kernel that there is, by name.
+PROVIDERS: dict[str, Callable[[str], Kernel]] = {name: stock for name in STOCK}
+
+
+@functools.cache
+def get(name: str) -> Kernel:
+    if name not in PROVIDERS:
+        raise host.SetupError(f"there is no kernel {name}: choose of {', '.join(PROVIDERS)}")
+    return PROVIDERS[name](name)
+
+
+def main() -> None:
+    packages.install()
+    for name in sys.argv[1:] or STOCK:
+        kernel = get(name)
+        print(f"{name:<12}{kernel.release:<32}{kernel.build_tree}")
+
+
+if __name__ == "__main__":
+    host.main(main)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The Debian packages that the tests and tools need, and installing them.
+
+The only place that names them; run as a program, it installs the missing.
+"""
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness import host
+
+DEMO = (
+    # guests
+    "qemu-system-x86", "busybox-static", "kmod",
+    # modules; what a kernel's own tools need beside this, kernels.py finds
+    "make", "gcc", "libc6-dev",
+    # programs for the guests
+    "linux-libc-dev",
+    # unpacking
+    "xz-utils", "tar",
+)
+NEEDED = DEMO + (
+    # UEFI guests, and the ACPI tables of some
+    "ovmf", "acpica-tools",
+    # programs for the guests, 32-bit ones too
+    "gcc-multilib", "libsystemd-dev", "libjson-c-dev", "libgcrypt20-dev",
+    # guests with systemd
+    "mmdebstrap", "tar",
+    # tests
+    "sparse", "python3-pytest", "python3-pytest-xdist", "python3-pytest-timeout",
+)
+LISTS = Path("/var/lib/apt/lists")
+DAY = 24 * 3600
+
+
+def installed(packages: tuple[str, ...]) -> set[str]:
+    shown = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n", *packages],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
+    return {line.split()[1] for line in shown.splitlines() if line.startswith("installed ")}
+
+
+def as_root(argv: list[str], doing: str) -> str:
+    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    if os.geteuid() == 0:
+        return host.run([*environment, *argv], doing)
+    sudo = ["sudo"] if sys.stdin.isatty() else ["sudo", "-n"]
+    try:
+        return host.run([*sudo, *environment, *argv], doing)
+    except host.SetupError as trouble:
+        if "not installed" not in str(trouble) and "password" not in str(trouble):
+            raise
+        raise host.SetupError(f"{doing} needs root: run `{' '.join(argv)}` as root, "
+                           "then this again") from None
+
+
+def lists_age() -> float:
+    """Seconds since apt's package lists were fetched; infinite: never."""
+    found = [entry.stat().st_mtime for entry in (LISTS, LISTS / "partial") if entry.exists()]
+    if not any(LISTS.glob("*_Packages*")):
+        return float("inf")
+    return time.time() - max(found)
+
+
+def refresh_lists() -> None:
+    host.progress("fetching apt's package lists")
+    as_root(["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "update"],
+            "fetching apt's package lists")
+
+
+def ensure_lists() -> None:
+    """Fetches apt's package lists if there are none."""
+    with host.locked("apt"):
+        if lists_age() == float("inf"):
+            refresh_lists()
+
+
+def install(packages: tuple[str, ...] = NEEDED) -> None:
+    """Installs what is missing of the given packages."""
+    missing = [name for name in packages if name not in installed(packages)]
+    if not missing:
+        return
+    if not Path("/usr/bin/apt-get").exists():
+        raise host.SetupError("this is not a Debian: install what provides "
+                           f"{', '.join(missing)} by hand")
+    with host.locked("apt"):
+        if lists_age() > DAY:
+            refresh_lists()
+        host.progress(f"installing {' '.join(missing)}")
+        as_root(["apt-get", "-q", "install", "-y", "--no-install-recommends",
+                 "-o", "DPkg::Lock::Timeout=300", *missing], f"installing {' '.join(missing)}")
+
+
+if __name__ == "__main__":
+    host.main(install)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Other Debian releases to build in: their compilers, on their C library.
+
+A root holds nothing but what a build needs, and is never written to. What is
+built is where it is on this machine: the checkout, the cache and /tmp are there
+under the same names.
+"""
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from harness import host, packages
+from harness.archive import Archive
+
+TOOLS = ("make", "gcc", "libc6-dev", "kmod", "sparse")
+# A fresh root directory, as a build must leave the one in the cache alone.
+ENTER = r"""
+set -e
+root=$1 new=$1/mnt
+shift
+mount -t tmpfs root "$new"
+cp -P "$root/bin" "$root/sbin" "$root/lib" "$root/lib64" "$new"
+bind() {
+	mkdir -p "$new$2"
+	mount --rbind "$1" "$new$2"
+}
+for dir in usr etc var; do
+	bind "$root/$dir" "/$dir"
+done
+while [ "$1" != -- ]; do
+	bind "$1" "$1"
+	shift
+done
+shift
+exec chroot "$new" "$@"
+"""
+
+
+def get(release: str, wanted: tuple[str, ...]) -> Path:
+    """A root of that release with TOOLS, and those packages."""
+    include = ",".join(sorted({*TOOLS, *wanted}))
+    key = hashlib.sha256(include.encode()).hexdigest()[:16]
+    root = host.CACHE / f"root-{release}_{key}"
+    if host.cached(root):
+        return root
+    with host.locked(f"root-{release}"):
+        if host.cached(root):
+            return root
+        packages.install(("mmdebstrap", "tar"))
+        archive = Archive(release)
+        archive.refresh()
+        host.progress(f"making a root of Debian's {release} to build in (a minute)")
+        with host.making(root) as temporary:
+            tar = temporary / "root.tar"
+            packages.as_root(["mmdebstrap", "--quiet", "--variant=essential",
+                              "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*",
+                              "--dpkgopt=path-exclude=/usr/share/locale/*",
+                              "--dpkgopt=path-exclude=/usr/share/doc/*", f"--include={include}",
+                              release, str(tar), *archive.sources()],
+                             f"making a root of Debian's {release}")
+            host.run(["tar", "-xf", tar, "--no-same-owner", "--exclude=./dev", "-C", temporary],
+                     "unpacking the root")
+            tar.unlink()
+    return root
+
+
+def inside(root: Path | None) -> list[str | Path]:
+    """What to put before a command for it to run in the root; None: here."""
+    if not root:
+        return []
+    own = ["--map-root-user"] if os.geteuid() else []
+    shared = ("/dev", "/proc", tempfile.gettempdir(), host.ROOT, host.CACHE)
+    return ["unshare", *own, "--mount", "sh", "-c", ENTER, "sh", root, *shared, "--"]

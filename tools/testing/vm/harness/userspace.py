@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Guests with sysgenid(8) and its overseer: a bare one, and one with systemd."""
+import hashlib
+import re
+import shutil
+import tarfile
+from pathlib import Path
+
+from harness import build, debian, host, packages
+from harness.archive import Archive
+from harness.initramfs import Image
+from harness.kernels import Kernel
+
+HOOKS = "/etc/sysgenid/hooks.d"
+SHIPPED_HOOKS = "/usr/share/sysgenid/hooks"
+STATE_FOLDER = "/var/lib/sysgenid"
+STATE = f"{STATE_FOLDER}/state"
+OUTPUT = host.BUILD / "userspace"
+MAKE = ("make", "-s", "-C", host.ROOT / "tools/sysgenid", f"OUTPUT={OUTPUT}",
+        f"LIBSYSGENID={OUTPUT}/lib/libsysgenid.a", "CFLAGS=-O2 -Wall -Wextra -Werror")
+# A Debian with systemd, udev and journald, and no D-Bus daemon.
+INCLUDED = ("systemd", "systemd-sysv", "udev", "kmod", "libjson-c5", "e2fsprogs", "procps")
+LEFT_OUT = re.compile(r"usr/share/(doc|man|locale|info|perl.*|zoneinfo|i18n|bash-completion)/|"
+                      r"usr/lib/(apt|gcc)/|usr/bin/(apt|perl|dpkg|gpgv)|usr/lib/dpkg/|"
+                      r"usr/lib/x86_64-linux-gnu/(perl|gconv|libapt|libstdc|e2fsprogs)|"
+                      r"usr/lib/udev/hwdb|etc/udev/hwdb|usr/lib/locale|boot/|dev/|proc/.|sys/.|"
+                      r"var/(cache|lib/apt|lib/dpkg)/.|lost\+found|usr/lib/systemd/catalog/")
+MULTI_USER = "etc/systemd/system/multi-user.target.wants"
+FILES = {
+    "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+    "etc/hostname": "guest\n",
+    "etc/fstab": "",
+    "etc/systemd/system/agent.service": debian.AGENT,
+    f"{MULTI_USER}/agent.service": "-> ../agent.service",
+    "etc/systemd/system/serial-getty@ttyS0.service": "-> /dev/null",
+    "etc/systemd/system/getty.target": "-> /dev/null",
+    "init": "-> /lib/systemd/systemd",
+}
+
+
+def make_image(kernel: Kernel) -> Path:
+    """The default image of that kernel's guests, and our programs."""
+    image = build.folder(kernel) / "userspace.cpio"
+    with host.locked("userspace", host.BUILD):
+        host.run(MAKE, "building sysgenid(8) and sysgenidd(8)")
+        contents = build.new_image(kernel)
+        for name in ("sysgenid", "sysgenidd"):
+            contents.program(f"sbin/{name}", OUTPUT / name)
+        contents.file("etc/passwd", "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
+        contents.file("etc/group", "root:x:0:\nnogroup:x:65534:\n")
+        return contents.write(image)
+
+
+def make_base() -> Path:
+    """That Debian as an archive, without anything of ours."""
+    name = hashlib.sha256(" ".join(INCLUDED).encode()).hexdigest()[:16]
+    tar = host.CACHE / f"systemd_{name}" / "root.tar"
+    with host.locked("systemd"):
+        if not host.cached(tar.parent):
+            host.progress("making a Debian with systemd (a minute)")
+            for old in host.CACHE.glob("systemd_*"):
+                shutil.rmtree(old)
+            with host.making(tar.parent) as temporary:
+                packages.as_root(["mmdebstrap", "--quiet", "--variant=minbase",
+                                  "--dpkgopt=force-unsafe-io", f"--include={','.join(INCLUDED)}",
+                                  "bookworm", str(temporary / tar.name),
+                                  *Archive("bookworm").sources()],
+                                 "making a Debian with systemd")
+    return tar
+
+
+def add_archive(image: Image, archive: Path) -> None:
+    """Adds what the archive has, but for what LEFT_OUT says."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = member.name.removeprefix("./")
+            if name in (".", "") or LEFT_OUT.match(name):
+                continue
+            owner = (member.uid, member.gid)
+            if member.isdir():
+                image.add(name, 0o040000 | member.mode, owner=owner)
+            elif member.issym():
+                image.add(name, 0o120777, member.linkname.encode(), owner=owner)
+            elif member.isfile() or member.islnk():
+                image.add(name, 0o100000 | member.mode, tar.extractfile(member).read(),
+                          owner=owner)
+
+
+def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = (),
+                       files: dict[str, str] | None = None) -> Path:
+    """A Debian with systemd, and all that `make install-userspace` installs.
+
+    The modules are the kernel's own, by their paths below its directory, if
+    it has not built them in. With files of the caller's own, our modules are
+    installed too, so that udev loads them.
+    """
+    base = make_base()
+    with host.locked("userspace", host.BUILD):
+        root = OUTPUT / "root"
+        shutil.rmtree(root, ignore_errors=True)
+        host.run([*MAKE, "install", f"DESTDIR={root}"], "installing sysgenid(8) and sysgenidd(8)")
+        image = Image()
+        add_archive(image, base)
+        image.add("dev/console", 0o020600, device=(5, 1))
+        image.folder(HOOKS)
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                name = str(path.relative_to(root))
+                # In Debian, /lib is a link.
+                image.file(f"usr/{name}" if name.startswith("lib/") else name, path)
+        if files:
+            shutil.rmtree(root)
+            build.install_modules(kernel, root / "modules")
+            image.tree("usr/lib", root / "modules/lib")
+        for name, content in (FILES | (files or {})).items():
+            if content.startswith("-> "):
+                image.link(name, content[3:])
+            else:
+                image.file(name, content, 0o755 if content.startswith("#!") else 0o644)
+        own = (kernel.modules / f"{name}{packed}" for name in modules for packed in ("", ".xz"))
+        for module in (*build.built_modules(kernel), *filter(Path.exists, own)):
+            image.file(f"modules/{module.name}", module)
+        image.file("agent", build.agent())
+        return image.write(build.folder(kernel) / f"systemd{'-installed' if files else ''}.cpio")

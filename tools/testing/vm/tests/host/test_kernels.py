@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The choice of kernels, and the cache: what is missing is said in one sentence."""
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import conftest
+from harness import archive, host, kernels, roots
+from harness.archive import Archive
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setattr(host, "CACHE", tmp_path / "cache")
+    host.CACHE.mkdir()
+    return host.CACHE
+
+
+def visible(folder: Path) -> list[str]:
+    """What a run left there, but for locks."""
+    return [path.name for path in folder.iterdir() if not path.name.endswith(".lock")]
+
+
+def test_mirror_without_the_release_is_one_sentence(cache, monkeypatch):
+    monkeypatch.setattr(archive, "mirror", lambda _: "http://localhost:9/debian")
+    with pytest.raises(host.SetupError, match="lists of trixie failed: .*mirror can't be reached"):
+        kernels.get.__wrapped__("6.12-trixie-cloud")
+    assert visible(cache) == ["apt"]
+
+
+def test_release_without_the_kernel_is_one_sentence(cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(archive, "mirror", lambda _: f"[trusted=yes] file:{tmp_path}")
+    for suite in ("trixie", "trixie-updates", "trixie-security"):
+        folder = tmp_path / f"dists/{suite}"
+        (folder / "main/binary-amd64").mkdir(parents=True)
+        (folder / "main/binary-amd64/Packages").touch()
+        (folder / "Release").write_text("Suite: none\nComponents: main\nArchitectures: amd64\n")
+    with pytest.raises(host.SetupError, match="^Debian's trixie offers no kernel 6.12-trixie-cloud"):
+        kernels.get.__wrapped__("6.12-trixie-cloud")
+
+
+def test_root_whose_mirror_breaks_off_is_not_there(cache, monkeypatch):
+    monkeypatch.setattr(Archive, "refresh", lambda _: None)
+    monkeypatch.setattr(Archive, "sources", lambda _: ["deb http://localhost:9/debian trixie main"])
+    with pytest.raises(host.SetupError, match="^making a root of Debian's trixie failed: "):
+        roots.get("trixie", ())
+    assert visible(cache) == []
+
+
+FULL_DISK = 'mount -t tmpfs -o size=24m cache "$SYSGENID_CACHE" && "$@"; find "$SYSGENID_CACHE" -name "*half*"'
+
+
+def test_full_disk_is_one_sentence(tmp_path):
+    done = subprocess.run(
+        ["unshare", *(["--map-root-user"] if os.geteuid() else []), "--mount", "sh", "-c",
+         FULL_DISK, "sh", sys.executable, "-m", "harness.kernels", "6.1-cloud"],
+        cwd=host.ROOT / "tools/testing/vm",
+        env=os.environ | {"SYSGENID_CACHE": str(tmp_path)}, capture_output=True, text=True,
+        check=False)
+    assert [line for line in done.stderr.splitlines() if not line.startswith("  ")] == [
+        line for line in done.stderr.splitlines() if line.endswith("the disk is full")]
+    assert "the disk is full" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_kernel_that_cannot_be_had_is_left_out_loudly_and_is_an_error_under_ci(monkeypatch, ci):
+    def get(name):
+        raise host.SetupError(f"no {name}")
+    monkeypatch.setattr(kernels, "get", get)
+    monkeypatch.setenv("CI", ci)
+    option = Namespace(full=["6.1"], kernels=["6.1", "backports-rt"], missing={})
+    if ci:
+        with pytest.raises(host.SetupError):
+            conftest.leave_out_missing(option)
+    else:
+        conftest.leave_out_missing(option)
+        assert option.kernels == ["6.1"]
+        assert option.missing == {"backports-rt": "no backports-rt"}
+
+
+def test_what_no_run_has_used_for_long_is_dropped(cache):
+    ages = {"used": 0, "old": host.UNUSED_DAYS + 1, "old, but used again": host.UNUSED_DAYS + 1}
+    for name, days in ages.items():
+        (cache / name / "content").mkdir(parents=True)
+        then = (cache / name).stat().st_mtime - days * 24 * 3600
+        os.utime(cache / name, (then, then))
+    assert host.cached(cache / "old, but used again")
+    host.drop_unused()
+    assert sorted(visible(cache)) == ["old, but used again", "used"]

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The OpenSSL provider and sysgenid-openssl(8), with this machine's OpenSSL.
+
+What needs other files in /etc and /usr has them in a mount namespace of its own,
+over an overlay; the machine's files stay as they are.
+"""
+import os
+import re
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from harness import build, host, kernels, packages
+from harness.tap import failures
+
+SOURCE = host.ROOT / "tools/openssl"
+NEEDED = ("gcc", "gcc-multilib", "libc6-dev", "libssl-dev", "openssl", "pkgconf", "strace")
+CNF = "/etc/ssl/openssl.cnf"
+MODULE = "ossl-modules/sysgenid.so"
+# A root of its own to change: argv are a scratch directory, what to install, a script.
+ENTER = """
+set -e
+mount -t tmpfs tmpfs "$1"
+for top in usr etc var; do
+	mkdir -p "$1/$top/upper" "$1/$top/work"
+	mount -t overlay -o "lowerdir=/$top,upperdir=$1/$top/upper,workdir=$1/$top/work" overlay /$top
+done
+cp -r "$2/usr/." /usr/
+eval "$3"
+"""
+
+
+@dataclass
+class Installed:
+    """Where `make install` has put it, and a directory to use."""
+    root: Path
+    scratch: Path
+
+    @property
+    def libdir(self) -> Path:
+        return next(self.root.glob("usr/lib/*/sysgenid-openssl")).parent
+
+    @property
+    def module(self) -> Path:
+        return self.libdir / MODULE
+
+    def config(self, *argv: str | Path) -> str:
+        return host.run([self.libdir / "sysgenid-openssl/config", *argv], "asking OpenSSL")
+
+    def configuration(self, base: str = "", module: Path | None = None) -> Path:
+        """A file that activates the provider, beside what else it says."""
+        path = self.scratch / "openssl.cnf"
+        path.write_text(base)
+        path.write_text(base + "\n" + self.config("block", path, module or self.module))
+        return path
+
+    def inside(self, script: str) -> str:
+        """Runs a script where it is installed, and returns all that it printed."""
+        namespace = self.scratch / "namespace"
+        namespace.mkdir(exist_ok=True)
+        return packages.as_root(["unshare", "-m", "sh", "-c", ENTER, "enter", str(namespace),
+                                 str(self.root), f"set +e; {script}\ntrue"], "working in a namespace")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    packages.install(NEEDED)
+    folder = tmp_path_factory.mktemp("openssl")
+    host.run(["make", "-s", "-C", SOURCE, "install", f"OUTPUT={folder}/output",
+              f"DESTDIR={folder}/root", "CFLAGS=-O2 -Wall -Wextra -Werror"], "installing it")
+    return folder / "root"
+
+
+@pytest.fixture
+def installed(root, tmp_path) -> Installed:
+    return Installed(root, tmp_path)
+
+
+def with_configuration(path: Path | str) -> dict[str, str]:
+    return os.environ | {"OPENSSL_CONF": str(path)}
+
+
+def openssl(configuration: Path | str, *argv: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(["openssl", *argv], env=with_configuration(configuration), text=True,
+                          capture_output=True, stdin=subprocess.DEVNULL, check=False, **options)
+
+
+def generators(configuration: Path | str) -> list[str]:
+    said = openssl(configuration, "list", "-random-instances").stdout
+    return re.findall(r"^  (\S+) @", said, re.M)
+
+
+def test_what_programs_do_with_libcrypto(installed):
+    program = installed.scratch / "provider_test"
+    host.run(["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-isystem",
+              kernels.source() / "tools/testing/selftests", "-o", program,
+              build.SELFTESTS / "openssl/provider_test.c", "-lcrypto", "-pthread"], "building it")
+    done = packages.as_root(["sh", "-c", 'OPENSSL_CONF="$1" "$2" 2>&1; true', "sh",
+                             str(installed.configuration()), str(program)], "testing the provider")
+    assert not failures(done), done
+
+
+def test_the_module_needs_nothing_of_libcrypto(installed):
+    said = host.run(["readelf", "-d", installed.module], "reading the module")
+    assert re.findall(r"NEEDED.*\[(.*)\]", said) == ["libc.so.6"]
+    assert "NODELETE" in said
+    said = host.run(["nm", "-D", "--defined-only", installed.module], "reading the module")
+    assert [line.split()[-1] for line in said.splitlines()] == ["OSSL_provider_init"]
+
+
+def test_each_draw_is_a_system_call_and_no_more(installed):
+    """The numbers that a program gets are the ones the kernel gave."""
+    trace = installed.scratch / "trace"
+    done = subprocess.run(["strace", "-xx", "-s64", "-e", "trace=getrandom", "-o", trace, "openssl",
+                           "rand", "-hex", "16"], capture_output=True, text=True, check=True,
+                          env=with_configuration(installed.configuration()))
+    given = re.findall(r'getrandom\("(.*)", 16, 0\)', trace.read_text())
+    assert given[-1].replace("\\x", "") == done.stdout.strip()
+
+
+@pytest.mark.parametrize("argv", [
+    ("rand", "-hex", "16"), ("rand", "-hex", "100000"), ("speed", "-seconds", "1", "rand"),
+    ("genpkey", "-algorithm", "RSA"), ("genpkey", "-algorithm", "ED25519"),
+    ("ecparam", "-name", "prime256v1", "-genkey"), ("dsaparam", "-genkey", "1024"),
+    ("list", "-providers")], ids=lambda argv: "-".join(argv).replace("--", "-"))
+def test_openssl(installed, argv):
+    configuration = installed.configuration()
+    assert generators(configuration) == ["SYSGENID"] * 3
+    done = openssl(configuration, *argv)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def shake_hands(configuration: Path, port: int, version: str, certificate: Path,
+                saved: Path | None = None, used: Path | None = None) -> None:
+    """Connects, with a session or until there is one: in TLS 1.3 it comes later."""
+    session = ["-sess_out", saved] if saved else ["-sess_in", used]
+    with subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", version,
+                           "-CAfile", certificate, "-verify_return_error", *session], text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=with_configuration(configuration)) as client:
+        while saved and client.poll() is None and not (
+                saved.exists() and "END SSL SESSION" in saved.read_text()):
+            time.sleep(0.05)
+        said = client.communicate("Q\n", timeout=60)[0]
+    assert client.returncode == 0 and "Verify return code: 0" in said, said
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_tls_handshakes(installed, version):
+    configuration = installed.configuration()
+    key, certificate = installed.scratch / "key.pem", installed.scratch / "cert.pem"
+    made = openssl(configuration, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj",
+                   "/CN=localhost", "-keyout", str(key), "-out", str(certificate), "-config", CNF)
+    assert made.returncode == 0, made.stderr
+    port = free_port()
+    server = subprocess.Popen(
+        ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-key", key, "-cert", certificate,
+         "-naccept", "2"], env=with_configuration(configuration), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while "ACCEPT" not in server.stdout.readline():
+            assert server.poll() is None
+        session = installed.scratch / "session"
+        shake_hands(configuration, port, version, certificate, saved=session)
+        shake_hands(configuration, port, version, certificate, used=session)
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def broken_module(kind: str, installed: Installed) -> Path:
+    path = installed.scratch / "broken.so"
+    if kind == "text":
+        path.write_text("this is no module\n")
+    elif kind == "another architecture":
+        host.run(["gcc", "-m32", "-shared", "-fPIC", "-DVERSION=\"1\"", "-o", path,
+                  SOURCE / "provider.c", "-I/usr/include/x86_64-linux-gnu"], "building a module")
+    elif kind == "another interface":
+        (installed.scratch / "other.c").write_text("int OSSL_provider_init(void) { return 0; }\n")
+        host.run(["gcc", "-shared", "-fPIC", "-o", path, installed.scratch / "other.c"],
+                 "building a module")
+    return path
+
+
+@pytest.mark.parametrize("diagnostics", ["0", "1"])
+@pytest.mark.parametrize("kind", ["missing", "text", "another architecture", "another interface"])
+def test_without_the_module_draws_fail(installed, kind, diagnostics):
+    """Whatever is wrong with it: never OpenSSL's own generator."""
+    configuration = installed.configuration(
+        f"config_diagnostics = {diagnostics}\nopenssl_conf = init\n[init]\n",
+        broken_module(kind, installed))
+    done = openssl(configuration, "rand", "-hex", "16")
+    assert done.returncode and not done.stdout, done.stdout
+    assert "SYSGENID" in done.stderr, done.stderr
+    done = openssl(configuration, "genpkey", "-algorithm", "ED25519")
+    assert done.returncode and "PRIVATE" not in done.stdout
+    # A command that needs no random numbers goes on.
+    done = openssl(configuration, "dgst", "-sha256", "/etc/hostname")
+    assert done.returncode == 0, done.stderr
+
+
+DEFAULT, LEGACY = "[d]\nactivate = 1\n", "[l]\nactivate = 1\n"
+# Configurations, and what of them programs must still see.
+CONFIGURATIONS = {
+    "Debian's": (None, {"default"}),
+    "empty": ("", {"default"}),
+    "no openssl_conf": ("HOME = .\n[req]\nx = y\n", {"default"}),
+    "a section that is not there": ("openssl_conf = nowhere\n", {"default"}),
+    "providers": (f"openssl_conf = i\n[i]\nproviders = p\n[p]\nlegacy = l\ndefault = d\n{LEGACY}{DEFAULT}",
+                  {"default", "legacy"}),
+    "providers that are not activated": ("openssl_conf = i\n[i]\nproviders = p\n[p]\ndefault = d\n[d]\n",
+                                         {"default"}),
+    "legacy only": (f"openssl_conf = i\n[i]\nproviders = p\n[p]\nlegacy = l\n{LEGACY}", {"legacy"}),
+    "another generator": ("openssl_conf = i\n[i]\nrandom = r\n[r]\nrandom = HASH-DRBG\n", {"default"}),
+    "no newline at the end": ("openssl_conf = i\n[i]", {"default"}),
+    "a line that goes on": ("openssl_conf = i\n[i]\n[x]\ny = z\\\n", {"default"}),
+    "diagnostics": ("config_diagnostics = 1\nopenssl_conf = i\n[i]\n", {"default"}),
+    "DOS lines": ("openssl_conf = i\r\n[i]\r\n", {"default"}),
+    "included": ("openssl_conf = i\n.include /etc/ssl/more.cnf\n", {"default", "legacy"}),
+    "spaces": ("[ default ]\n openssl_conf\t= i # that one\n[ i ]\n", {"default"}),
+}
+MORE = f"[i]\nproviders = p\n[p]\nlegacy = l\ndefault = d\n{LEGACY}{DEFAULT}"
+ACTIVE = "openssl list -providers | sed -n 's/^  \\([a-z_0-9]*\\)$/provider \\1/p'"
+INSTANCES = "openssl list -random-instances | sed -n 's/^  \\([A-Z].*\\) @.*/generator \\1/p'"
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_enable_and_disable_keep_what_is_configured(installed, name):
+    text, providers = CONFIGURATIONS[name]
+    (installed.scratch / "before").write_text(Path(CNF).read_text() if text is None else text,
+                                              newline="")
+    (installed.scratch / "more").write_text(MORE)
+    said = installed.inside(f"""
+        cp {installed.scratch}/more /etc/ssl/more.cnf; cp {installed.scratch}/before {CNF}
+        chmod 640 {CNF}
+        sysgenid-openssl enable; echo "enable $?"; cp {CNF} /tmp/once.$$
+        sysgenid-openssl enable; echo "enable $?"; cmp {CNF} /tmp/once.$$ && echo idempotent
+        rm /tmp/once.$$
+        sysgenid-openssl status; echo "status $?"
+        {ACTIVE}; {INSTANCES}
+        echo unit; OPENSSL_CONF=/etc/ssl/sysgenid.cnf; export OPENSSL_CONF; {INSTANCES}
+        unset OPENSSL_CONF
+        stat -c 'mode %a' {CNF}
+        sysgenid-openssl disable; echo "disable $?"; sysgenid-openssl disable; echo "disable $?"
+        cmp {CNF} {installed.scratch}/before && echo restored""")
+    assert re.findall(r"^enable (\d)", said, re.M) == ["0", "0"], said
+    assert "idempotent" in said and "status 0" in said and "mode 640" in said, said
+    found = set(re.findall(r"^provider (\w+)", said, re.M))
+    assert {entry for entry in found if not entry.startswith("sysgenid")} == providers, said
+    assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 6, said
+    assert re.findall(r"^disable (\d)", said, re.M) == ["0", "0"] and "restored" in said, said
+
+
+REFUSED = {
+    "cannot be parsed": ("printf '[broken\\n' > $cnf", 1, "can't parse line 1"),
+    "FIPS by properties": ("printf 'openssl_conf=i\\n[i]\\nalg_section=a\\n[a]\\n"
+                           "default_properties=fips=yes\\n' > $cnf", 3, "FIPS"),
+    "FIPS by provider": ("printf 'openssl_conf=i\\n[i]\\nproviders=p\\n[p]\\nfips=f\\n[f]\\n"
+                         "activate=1\\n' > $cnf", 3, "FIPS"),
+    "read-only": ("mount --bind /etc/ssl /etc/ssl; mount -o remount,bind,ro /etc/ssl", 1, "can't"),
+    "mounted by itself": ("mount --bind $cnf $cnf", 1, "can't be replaced"),
+    "no module": (f"rm /usr/lib/*/{MODULE}", 1, "install sysgenid-openssl"),
+    "damaged module": (f"echo > $(ls /usr/lib/*/{MODULE})", 1, "no random numbers"),
+    "another architecture's OpenSSL": ("mkdir -p /usr/lib/other; : > /usr/lib/other/libcrypto.so.3",
+                                       1, "/usr/lib/other"),
+    "the block's end is gone": ("sysgenid-openssl enable; sed -i '/^# END sysg/d' $cnf; echo x=y >> $cnf",
+                                1, "by hand"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_enable_refuses_and_changes_nothing(installed, why):
+    prepare, status, message = REFUSED[why]
+    said = installed.inside(f"""cnf={CNF}
+        {prepare}
+        sum=$(sha256sum < $cnf)
+        sysgenid-openssl enable; echo "enable $?"
+        [ "$sum" = "$(sha256sum < $cnf)" ] && echo unchanged
+        ls -A /etc/ssl | sed -n 's/^[.]/left /p'""")
+    assert f"enable {status}" in said and message in said and "unchanged" in said, said
+    assert "left" not in re.findall(r"^\w+", said, re.M), said
+
+
+def test_a_link_stays_a_link_and_a_missing_file_is_made(installed):
+    said = installed.inside(f"""mkdir /etc/elsewhere; mv {CNF} /etc/elsewhere/real.cnf
+        ln -s /etc/elsewhere/real.cnf {CNF}
+        sysgenid-openssl enable && readlink {CNF}; {INSTANCES}
+        rm /etc/elsewhere/real.cnf
+        sysgenid-openssl enable && {INSTANCES}
+        sysgenid-openssl disable; ls /etc/elsewhere""")
+    assert "\n/etc/elsewhere/real.cnf\n" in said, said
+    assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 6, said
+    assert not said.strip().endswith("real.cnf"), said
+
+
+def test_programs_that_run_survive_the_removal(installed):
+    """The module's file goes; what has it in memory draws on."""
+    script = ("import os, ssl, sys\nssl.RAND_bytes(1)\nprint(1, flush=True)\n"
+              "sys.stdin.readline()\nprint(len(ssl.RAND_bytes(16)), flush=True)\n"
+              "print('sysgenid.so' in open('/proc/self/maps').read())\n"
+              "print(os.fork() == 0 or len(ssl.RAND_bytes(16)))")
+    (installed.scratch / "program.py").write_text(script)
+    said = installed.inside(f"""sysgenid-openssl enable
+        cd {installed.scratch}; mkfifo in
+        /usr/bin/python3 program.py <in >out & exec 3>in
+        until grep -q 1 out; do :; done
+        sysgenid-openssl remove; rm /usr/lib/*/{MODULE}
+        echo >&3; wait; cat out
+        openssl rand -hex 8 && {INSTANCES}
+        OPENSSL_CONF=/etc/ssl/sysgenid.cnf openssl rand -hex 8""")
+    assert "16\nTrue\n" in said, said
+    assert re.findall(r"^generator (\S+)", said, re.M) == ["CTR-DRBG"] * 3, said
+    assert len(re.findall(r"^[0-9a-f]{16}$", said, re.M)) == 2, said
+
+
+def test_an_upgrade_that_breaks_it_is_said_and_leaves_random_numbers(installed):
+    said = installed.inside(f"""sysgenid-openssl enable
+        echo > $(ls /usr/lib/*/{MODULE})
+        openssl rand -hex 8
+        sysgenid-openssl status; echo "status $?"
+        sysgenid-openssl refresh; echo "refresh $?"
+        openssl rand -hex 8""")
+    assert len(re.findall(r"^[0-9a-f]{16}$", said, re.M)) == 1, said
+    assert "status 2" in said and "refresh 1" in said and "WARNING" in said, said
+
+
+def test_a_replaced_configuration_is_enabled_again_by_the_package(installed):
+    said = installed.inside(f"""cp {CNF} /etc/ssl/fresh; sysgenid-openssl enable
+        cp /etc/ssl/fresh {CNF}; sysgenid-openssl status
+        sysgenid-openssl refresh; {INSTANCES}""")
+    assert "was changed since" in said, said
+    assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 3, said
+
+
+def test_the_package_of_another_architecture_keeps_it_enabled(installed):
+    """dpkg deconfigures one when it upgrades the other."""
+    scripts = host.ROOT / "debian/sysgenid-openssl"
+    said = installed.inside(f"""sysgenid-openssl enable; here={installed.libdir.name}
+        mkdir -p /usr/lib/other/ossl-modules
+        cp -r /usr/lib/$here/sysgenid-openssl /usr/lib/other
+        cp /usr/lib/$here/{MODULE} /usr/lib/other/{MODULE}
+        enabled() {{
+            [ -e /var/lib/sysgenid-openssl/enabled ] && grep -q '^# BEGIN sysg' {CNF} &&
+                openssl rand -hex 8 >/dev/null && echo "enabled after $1"
+        }}
+        sh {scripts}.prerm deconfigure in-favour sysgenid-openssl 2; enabled deconfigure
+        sh {scripts}.prerm remove; enabled prerm
+        rm -r /usr/lib/other; sh {scripts}.postrm remove; enabled postrm
+        grep -c /usr/lib/other {CNF}
+        DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=2 sh {scripts}.postrm purge; enabled purge
+        DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=2 sh {scripts}.prerm remove; enabled last
+        sh {scripts}.postrm purge; ls -d /var/lib/sysgenid-openssl /etc/ssl/sysgenid.cnf""")
+    assert re.findall(r"enabled after (\w+)", said) == ["deconfigure", "prerm", "postrm",
+                                                        "purge"], said
+    assert "\n0\n" in said and "disabled in" in said, said
+
+
+def test_a_line_below_the_block_is_kept(installed):
+    said = installed.inside(f"""printf 'a = b' >{CNF}
+        sysgenid-openssl enable; printf 'last = whole' >>{CNF}
+        sysgenid-openssl disable; cat {CNF}; echo '|'""")
+    assert "\nlast = whole|" in said, said
+
+
+def test_an_edit_above_the_block_makes_it_out_of_date(installed):
+    said = installed.inside(f"""echo 'a = b' >{CNF}; sysgenid-openssl enable
+        sysgenid-openssl status; echo "status $?"
+        sed -i '1i openssl_conf = mine' {CNF}
+        sed -i '/^# BEGIN/i [mine]\\nproviders = p\\n[p]\\nlegacy = l\\n[l]\\nactivate = 1' {CNF}
+        sysgenid-openssl status; echo "status $?"
+        sysgenid-openssl enable; sysgenid-openssl status; echo "status $?"
+        {ACTIVE}; {INSTANCES}""")
+    assert re.findall(r"^status (\d)", said, re.M) == ["0", "2", "0"], said
+    assert said.count("out of date: run sysgenid-openssl enable") == 1, said
+    assert "provider legacy" in said and "provider default" not in said, said
+    assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 3, said
+
+
+def test_where_fips_was_configured_since_nothing_stays(installed):
+    said = installed.inside(f"""echo 'a = b' >{CNF}; sysgenid-openssl enable
+        sed -i '1i openssl_conf = i' {CNF}
+        sed -i '/^# BEGIN/i [i]\\nalg_section = a\\n[a]\\ndefault_properties = fips=yes' {CNF}
+        sysgenid-openssl status; echo "status $?"
+        sysgenid-openssl enable; echo "enable $?"
+        grep -c SYSGENID {CNF} /etc/ssl/sysgenid.cnf
+        sysgenid-openssl status; echo "status $?";""")
+    assert re.findall(r"^(\w+ \d)$", said, re.M) == ["status 2", "enable 3", "status 1"], said
+    assert f"{CNF}:0\n/etc/ssl/sysgenid.cnf:0\n" in said, said
