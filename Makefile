@@ -20,7 +20,7 @@ KERNEL ?=
 T ?=
 CHOICE = $(addprefix --kernel ,$(KERNEL)) $(if $(T),-k "$(T)")
 
-.PHONY: docs overlay modules install install-modules install-userspace install-openssl check check-all check-kernels check-kernels-short check-long check-debian check-overseer check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-userspace install-openssl check check-host check-all check-kernels check-kernels-short check-long check-debian check-overseer check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (by default the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -53,6 +53,11 @@ deb: $(PYTHON) ## build Debian packages, in build/deb/
 check: $(PYTHON) ## run the tests in guests with Debian's kernels; KERNEL=NAME T=TESTS choose some
 	@cd $(VM) && $(PYTHON) -m harness.packages
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not long" $(CHOICE) $(PYTEST_ARGS)
+
+check-host: $(PYTHON) ## the tests without a guest: command, hooks, library, packaging; in a minute
+	@cd $(VM) && $(PYTHON) -m harness.packages
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --no-guests -m "not debian and not long" \
+		$(if $(T),-k "$(T)") $(PYTEST_ARGS) tests/userspace tests/host tests/packaging/test_install.py
 
 check-long: $(PYTHON) ## the tests of check that restore guests again and again, as often as is promised
 	@cd $(VM) && $(PYTHON) -m harness.packages

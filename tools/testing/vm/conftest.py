@@ -28,18 +28,22 @@ def pytest_addoption(parser):
                      "marked every_kernel with the others")
     parser.addoption("--more-kernels", action="store_true",
                      help=f"run what is marked every_kernel with {', '.join(kernels.MORE)}")
+    parser.addoption("--no-guests", action="store_true", help="run only the tests without a guest")
 
 
 def choose_kernels(config) -> None:
     """Sets the options to the kernels that tests run with."""
     option = config.option
+    option.missing = {}
+    if option.no_guests:
+        option.full = option.kernels = []
+        return
     more = kernels.MORE if option.more_kernels or option.every_stock_kernel else ()
     option.full = option.kernels or [
         name for name, stock in kernels.STOCK.items()
         if (option.every_stock_kernel and stock.architecture not in kernels.CROSS)
         or (not more and name in kernels.FULL)]
     option.kernels = option.full + [name for name in more if name not in option.full]
-    option.missing = {}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -77,7 +81,8 @@ def pytest_configure(config):
         return
     try:
         with host.full_disk_is_setup_error():
-            accelerator()
+            if config.option.kernels:
+                accelerator()
             leave_out_missing(config.option)
             build.prepare(config.option.kernels)
     except host.SetupError as trouble:

@@ -157,6 +157,18 @@ def test_what_is_not_looked_at_is_stale_for_one_tick_at_most(boot, numbers, even
 
 
 @COUNTS_TICKS
+def test_generation_that_a_tick_finds_is_published_before_the_next_tick(boot, kernel):
+    """An instruction is a nanosecond here, so that the driver's timer is seen to do it."""
+    guest = boot(icount=True, **PREDICTABLE)
+    program = start(guest, "draw_batched u32", "masked")
+    with guest.snapshot() as snap:
+        stale = [float(re.search(r"^cpu 0 stale \d+ (\d+)$", output, re.M)[1])
+                 for output in outputs(snap, program, (new_guid() for _ in range(2)))]
+    tick = 1e6 / int(kernel.setting("HZ"))
+    assert all(0 < duration < 1.05 * tick for duration in stale), stale
+
+
+@COUNTS_TICKS
 @pytest.mark.parametrize("numbers", ["u32", "vdso"])
 def test_without_looks_and_event_all_of_that_is_stale_for_good(boot, numbers):
     ticks, repeats = batched(boot, numbers, "masked", 2, "off")
