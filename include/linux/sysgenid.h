@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The system generation ID, as kernel code sees it: backends, which notice
- * that the system was cloned or restored and move the counter, and users,
- * which want to be told.
+ * The system generation ID inside the kernel. Backends detect that the system
+ * was cloned or restored, and move the counter. Notifiers are called for each
+ * new generation.
  */
 #ifndef _LINUX_SYSGENID_H
 #define _LINUX_SYSGENID_H
@@ -14,18 +14,17 @@ struct notifier_block;
 /**
  * struct sysgenid_backend - what drives the generation counter
  * @name: the backend's name, shown in sysfs as the counter's source
- * @id: the identifier of the machine's generation that the backend has last
- *	handled. sysgenid does not interpret it, but keeps it when the backend
- *	leaves, and gives it back when one of the same name registers: a change
- *	in between is not lost.
- * @hardware: physical address of the identifier, of the size of @id, in memory
- *	that stays when the backend leaves; 0: there is none. Programs may map
- *	the page that holds it.
- * @check: looks at the hardware and, if it shows an identifier that was not
- *	handled, calls sysgenid_bump_generation() before it returns. Every
- *	system call of /dev/sysgenid calls it before it answers, so it has to be
- *	cheap. Called in process context, possibly by several threads at once,
- *	under RCU: must not sleep.
+ * @id: the identifier that the backend handled last. sysgenid does not interpret
+ *	it. It keeps the @id of an unregistered backend. When a backend of the
+ *	same name registers, it restores the @id: no change in between is lost.
+ * @hardware: physical address of the identifier, or 0. The identifier has the
+ *	size of @id, and its memory outlives the backend. Programs may map the
+ *	page that holds it.
+ * @check: reads the hardware. If the identifier differs from @id, it calls
+ *	sysgenid_bump_generation() before it returns. System calls of
+ *	/dev/sysgenid call @check before they answer: it must be cheap. Called in
+ *	process context under rcu_read_lock(), possibly by several threads at
+ *	once: must not sleep.
  */
 struct sysgenid_backend {
 	const char *name;

@@ -4,27 +4,25 @@
  * this system was cloned or restored from a snapshot.
  *
  * The counter is a __u32 in native byte order. It starts at 0 when the driver
- * is loaded, only ever grows, and takes every value between two generations
- * at most once. What to do with it:
+ * is loaded, only increases, and never repeats a value. Its operations:
  *
- *   mmap()   one read-only page at offset 0; the counter is its first 4 bytes,
- *            to be loaded with acquire semantics
- *   mmap()   one read-only MAP_SHARED page at an offset of one page, for a
- *            descriptor open for writing: the hardware's identifier, see
- *            SYSGENID_GET_HARDWARE
- *   read()   blocks until there is a generation this descriptor has not
- *            acknowledged, then returns it, 4 bytes
- *   write()  4 bytes, the current generation: acknowledges it
- *   poll()   POLLIN while a generation is not acknowledged
+ *   open()   starts with the current generation acknowledged
+ *   read()   blocks until the current generation is not acknowledged, then
+ *            returns it, 4 bytes
+ *   write()  acknowledges the current generation, given in 4 bytes
+ *   poll()   returns POLLIN while the current generation is not acknowledged
+ *   mmap()   at offset 0, maps one read-only page. The counter is its first
+ *            4 bytes; load it with acquire semantics.
+ *   mmap()   at an offset of one page, maps the page of the hardware's
+ *            identifier, read-only and MAP_SHARED. The descriptor must be open
+ *            for writing. See SYSGENID_GET_HARDWARE.
  *
- * A descriptor starts out with the generation of the moment of its open() as
- * the acknowledged one.
+ * Each descriptor has its own acknowledged generation.
  *
- * The end of the range: SYSGENID_TRIGGER_GEN_UPDATE can take the counter to
- * SYSGENID_TRIGGER_MAX and no further. What is above is kept for generations
- * that the hardware announces, which always count one up: 2^28 of them, one
- * a second for eight years. Should even those be used up, the counter stays
- * at its last value, and the kernel says so, rather than go backwards.
+ * SYSGENID_TRIGGER_GEN_UPDATE can raise the counter to SYSGENID_TRIGGER_MAX.
+ * The 2^28 values above it are reserved for events that the hardware announces.
+ * Each event adds one: at one event a second, they last eight years. After the
+ * last value the counter stops, and the kernel logs an emergency message.
  */
 #ifndef _UAPI_LINUX_SYSGENID_H
 #define _UAPI_LINUX_SYSGENID_H
@@ -35,38 +33,39 @@
 #define SYSGENID_IOCTL	0xE4
 
 /*
- * Counts this descriptor as a watcher that the system waits for (argument,
- * by value: non-zero), or no longer (0). The descriptor must be open for
- * writing, as it could not acknowledge otherwise: EBADF.
+ * Starts (argument, by value: non-zero) or stops (0) tracking this descriptor:
+ * SYSGENID_WAIT_WATCHERS waits for tracked descriptors to acknowledge.
+ * EBADF: the descriptor is not open for writing, so it could not acknowledge.
  */
 #define SYSGENID_SET_WATCHER_TRACKING	_IO(SYSGENID_IOCTL, 1)
 
 /*
- * Waits until no tracked watcher has yet to acknowledge the current
- * generation, for as many milliseconds as the argument says (by value; 0: for
- * ever). ETIME: the time is over. EINTR: the generation that this descriptor
- * has acknowledged is not, or is no longer, the current one.
+ * Blocks until every tracked watcher has acknowledged the current generation.
+ * The argument (by value) is the timeout in milliseconds; 0: forever.
+ * ETIME: the timeout expired. EINTR: the generation that this descriptor
+ * acknowledged is not, or is no longer, the current one; or a signal arrived.
  */
 #define SYSGENID_WAIT_WATCHERS		_IO(SYSGENID_IOCTL, 2)
 
 /*
- * Starts a new generation: the argument (by value), or the current generation
- * plus one, whichever is more. EACCES: the caller has neither
- * CAP_CHECKPOINT_RESTORE nor CAP_SYS_ADMIN in the initial user namespace.
- * EINVAL: the argument is over SYSGENID_TRIGGER_MAX. EOVERFLOW: the counter is
- * there already.
+ * Starts a new generation: the greater of the argument (by value) and the
+ * current generation plus one.
+ * EACCES: the caller has neither CAP_CHECKPOINT_RESTORE nor CAP_SYS_ADMIN in
+ * the initial user namespace. EINVAL: the argument exceeds
+ * SYSGENID_TRIGGER_MAX. EOVERFLOW: the counter is at or above that value.
  */
 #define SYSGENID_TRIGGER_GEN_UPDATE	_IO(SYSGENID_IOCTL, 3)
 
 /*
- * Stores the current generation, after a look at the hardware: when this
- * returns, a clone or restore that happened before the call is in it.
+ * Checks the hardware, then stores the current generation. The result includes
+ * every clone or restore that happened before the call.
  */
 #define SYSGENID_GET_GENERATION		_IOR(SYSGENID_IOCTL, 4, __u32)
 
 /**
- * struct sysgenid_hardware - the hardware's identifier in the page behind the counter's
- * @offset: offset of the identifier from the start of that page, in bytes
+ * struct sysgenid_hardware - position of the hardware's identifier
+ * @offset: offset of the identifier in the page that mmap() maps at an offset
+ *	of one page, in bytes
  * @size: size of the identifier, in bytes
  */
 struct sysgenid_hardware {
@@ -75,13 +74,13 @@ struct sysgenid_hardware {
 };
 
 /*
- * Says where the hardware's identifier is in the page that mmap() maps at an
- * offset of one page. The identifier is not aligned more strictly than @offset
- * is. ENODEV: no backend has such a page, or the identifier crosses its end.
+ * Stores the position of the hardware's identifier. The identifier has no
+ * alignment beyond that of @offset.
+ * ENODEV: no backend has an identifier in memory, or it crosses a page boundary.
  */
 #define SYSGENID_GET_HARDWARE		_IOR(SYSGENID_IOCTL, 5, struct sysgenid_hardware)
 
-/* The greatest generation that SYSGENID_TRIGGER_GEN_UPDATE can start. */
+/* The highest generation that SYSGENID_TRIGGER_GEN_UPDATE can start. */
 #define SYSGENID_TRIGGER_MAX		0xefffffffU
 
 #endif /* _UAPI_LINUX_SYSGENID_H */
