@@ -1,10 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * System generation ID: one counter for the whole system that changes when it
- * was cloned or restored from a snapshot, shown as /dev/sysgenid. Backends,
- * which know how such an event is noticed, drive it; the calls and their
- * errors are described in include/uapi/linux/sysgenid.h and in
+ * System generation ID: one counter for the whole system, /dev/sysgenid, that
+ * changes when the system was cloned or restored from a snapshot. Backends
+ * detect such an event and move the counter. For the calls and their errors,
+ * see include/uapi/linux/sysgenid.h and
  * Documentation/misc-devices/sysgenid.rst.
+ *
+ * Locking:
+ *
+ *   sysgenid_lock protects writes to the counter, the watchers' @acked and
+ *	@tracked, sysgenid_tracked, sysgenid_outdated, and the pending uevents.
+ *	They change together: a bump makes every tracked watcher outdated at
+ *	once. A bump can come from any context: the lock is held with interrupts
+ *	off, for a few instructions. It nests inside every other lock.
+ *
+ *   sysgenid_counter is read without a lock in any context, with
+ *	smp_load_acquire(), which pairs with smp_store_release() in
+ *	sysgenid_start_generation(). @acked, @tracked, sysgenid_tracked and
+ *	sysgenid_outdated are read without a lock by READ_ONCE().
+ *
+ *   sysgenid_waiters_lock protects the lists sysgenid_watchers and
+ *	sysgenid_overseers. Process context only. Wait queue locks nest inside it.
+ *	It is held for at most SYSGENID_WAKE_BATCH waiters at a time.
+ *
+ *   sysgenid_backend_mutex protects writes to sysgenid_backend, and
+ *	last_backend. Process context only. Readers of sysgenid_backend, the
+ *	calls of its check() included, use RCU.
+ *
+ * A bump only publishes the generation, and queues an irq_work. That queues
+ * sysgenid_notify(), which calls notifiers and wakes waiters, and then
+ * sysgenid_send_events(); both run in process context, never concurrently with
+ * themselves.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -37,31 +63,27 @@
 
 #include <uapi/linux/sysgenid.h>
 
-/* Bumps whose uevent may be pending before the oldest are merged. */
+/* Uevents that may be pending before the oldest are merged. */
 #define SYSGENID_EVENTS		64
 
-/* Waiters woken under one hold of the lock, which takes preemption off. */
+/* Waiters woken before sysgenid_waiters_lock is dropped and preemption allowed. */
 #define SYSGENID_WAKE_BATCH	16
 
-/* How long to wait for memory before a uevent is tried again, in jiffies. */
+/* Delay before a uevent that failed for lack of memory is sent again, in jiffies. */
 #define SYSGENID_UEVENT_RETRY	(HZ / 10)
 
-/*
- * Somebody who may have to be woken; in one of the lists below, under
- * sysgenid_waiters_lock.
- */
+/* A wait queue that a new generation may have to wake. */
 struct sysgenid_waiter {
 	struct list_head node;
 	wait_queue_head_t wait;
 };
 
 /*
- * What is behind an open descriptor, charged to the memory cgroup of whoever
- * opened it.
+ * An open descriptor. Its memory is charged to the memory cgroup of its opener.
  *
- * @waiter:	who waits for this descriptor: read(), poll(), epoll
- * @acked:	the generation last acknowledged; written under sysgenid_lock
- * @tracked:	SYSGENID_WAIT_WATCHERS waits for it; written under sysgenid_lock
+ * @waiter:	read(), poll() and epoll callers that wait for this descriptor
+ * @acked:	the generation last acknowledged
+ * @tracked:	SYSGENID_WAIT_WATCHERS waits for this watcher
  */
 struct sysgenid_watcher {
 	struct sysgenid_waiter waiter;
@@ -69,31 +91,18 @@ struct sysgenid_watcher {
 	bool tracked;
 };
 
-/*
- * The generation and the account of the watchers have to change together: a
- * bump makes every tracked watcher outdated at once, whatever their number.
- * A bump may come from any context, so this is taken with interrupts off, and
- * for a few instructions only.
- */
 static DEFINE_SPINLOCK(sysgenid_lock);
-static u32 *sysgenid_counter;	/* the mapped page; read without the lock */
-static u32 sysgenid_tracked;	/* watchers that are tracked … */
-static u32 sysgenid_outdated;	/* … and have yet to acknowledge */
+static u32 *sysgenid_counter;	/* the first word of the mapped page */
+static u32 sysgenid_tracked;	/* number of tracked watchers */
+static u32 sysgenid_outdated;	/* tracked watchers that have not acknowledged */
 static DEFINE_KFIFO(sysgenid_events, u32, SYSGENID_EVENTS);
-static u32 sysgenid_merged;	/* events dropped for want of room */
+static u32 sysgenid_merged;	/* events dropped because the queue was full */
 
-/*
- * The open descriptors, and the callers of SYSGENID_WAIT_WATCHERS. The lock is
- * taken in process context only, and for one of them at a time.
- */
+/* The open descriptors, and the callers of SYSGENID_WAIT_WATCHERS. */
 static DEFINE_SPINLOCK(sysgenid_waiters_lock);
 static LIST_HEAD(sysgenid_watchers);
 static LIST_HEAD(sysgenid_overseers);
 
-/*
- * The backend is written under the mutex, and used under RCU. The name and the
- * identifier of the last backend are protected by the mutex too.
- */
 static DEFINE_MUTEX(sysgenid_backend_mutex);
 static struct sysgenid_backend __rcu *sysgenid_backend;
 static struct {
@@ -104,14 +113,14 @@ static struct {
 static BLOCKING_NOTIFIER_HEAD(sysgenid_notifiers);
 static struct kmem_cache *sysgenid_watcher_cache;
 static struct workqueue_struct *sysgenid_wq;
-static struct work_struct sysgenid_tell_work;
+static struct work_struct sysgenid_notify_work;
 static struct irq_work sysgenid_irq_work;
 static struct delayed_work sysgenid_uevent_work;
 static struct miscdevice sysgenid_misc;
 
 static u32 sysgenid_generation(void)
 {
-	/* Pairs with the release in sysgenid_start_generation(). */
+	/* Pairs with smp_store_release() in sysgenid_start_generation(). */
 	return smp_load_acquire(sysgenid_counter);
 }
 
@@ -119,7 +128,7 @@ static void sysgenid_start_generation(u32 generation)
 {
 	lockdep_assert_held(&sysgenid_lock);
 
-	/* Whoever sees the new generation also sees what was done before it. */
+	/* Pairs with smp_load_acquire() in sysgenid_generation() and in userspace. */
 	smp_store_release(sysgenid_counter, generation);
 	sysgenid_outdated = sysgenid_tracked;
 
@@ -130,27 +139,26 @@ static void sysgenid_start_generation(u32 generation)
 	kfifo_put(&sysgenid_events, generation);
 }
 
-static void sysgenid_queue_tell(void)
+static void sysgenid_queue_notify(void)
 {
-	queue_work(sysgenid_wq, &sysgenid_tell_work);
+	queue_work(sysgenid_wq, &sysgenid_notify_work);
 }
 
 static void sysgenid_irq_work_fn(struct irq_work *work)
 {
-	sysgenid_queue_tell();
+	sysgenid_queue_notify();
 }
 
 /**
  * sysgenid_bump_generation() - start a new generation
  *
- * For a backend to call, once for every time that the system was cloned or
- * restored, after the kernel's random number generator was reseeded. When it
- * returns, every interface shows the new generation; those who wait for it
- * are woken soon after, from a workqueue. The cost does not depend on how many
- * descriptors are open.
+ * A backend calls this once for every clone or restore, after the kernel's
+ * random number generator was reseeded. On return, every interface shows the
+ * new generation. A workqueue wakes the waiters soon after. The cost does not
+ * depend on the number of open descriptors.
  *
- * Context: Any in which a spinlock_t can be taken: interrupts included, other than
- * hard ones with PREEMPT_RT, and whatever lock of another subsystem is held.
+ * Context: Any in which a spinlock_t can be taken. This includes hard interrupts,
+ * except with PREEMPT_RT. The caller may hold locks of other subsystems.
  */
 void sysgenid_bump_generation(void)
 {
@@ -163,14 +171,14 @@ void sysgenid_bump_generation(void)
 		sysgenid_start_generation(*sysgenid_counter + 1);
 	spin_unlock_irqrestore(&sysgenid_lock, flags);
 
-	/* The caller may hold a lock of the workqueues or of the scheduler. */
+	/* Not queue_work(): the caller may hold a workqueue or scheduler lock. */
 	irq_work_queue(&sysgenid_irq_work);
 }
 EXPORT_SYMBOL_GPL(sysgenid_bump_generation);
 
 /*
- * For those who restore without a hypervisor: containers, or a system that has
- * no backend. What is over SYSGENID_TRIGGER_MAX is left to the hardware.
+ * Starts a generation for an overseer that restores without a hypervisor, as
+ * with containers. Values above SYSGENID_TRIGGER_MAX are reserved for backends.
  */
 static int sysgenid_trigger(unsigned long min)
 {
@@ -188,32 +196,32 @@ static int sysgenid_trigger(unsigned long min)
 	else
 		ret = -EOVERFLOW;
 	spin_unlock_irq(&sysgenid_lock);
-	sysgenid_queue_tell();
+	sysgenid_queue_notify();
 	return ret;
 }
 
 /*
- * The hardware's side: backends
+ * Backends
  */
 
 /**
  * sysgenid_register_backend() - let a backend drive the generation counter
- * @backend: the backend, with @id set to the present identifier; has to stay
- *	until it is unregistered
+ * @backend: the backend, with @id set to the current identifier; must stay valid
+ *	until sysgenid_unregister_backend()
  *
- * If a backend of this name was there before, the identifier that it left with
- * replaces @backend->id; where the two differ, there was an event that nobody
- * saw, which the backend's next check() will find. It can be called from here
- * on.
+ * If a backend of the same name was registered before, its last @id replaces
+ * @backend->id. If the two differ, an event was missed, and the next check()
+ * finds it. check() may be called before this function returns.
  *
  * Context: Process context. May sleep.
- * Return: 0, -EBUSY if there is another backend, or -ENODEV if there is no counter.
+ * Return: 0, -EBUSY if another backend is registered, or -ENODEV if sysgenid
+ * failed to initialize.
  */
 int sysgenid_register_backend(struct sysgenid_backend *backend)
 {
 	int ret = -EBUSY;
 
-	/* Built in, and its initialization failed. */
+	/* sysgenid is built in, and its initialization failed. */
 	if (!sysgenid_counter)
 		return -ENODEV;
 
@@ -234,8 +242,8 @@ EXPORT_SYMBOL_GPL(sysgenid_register_backend);
  * sysgenid_unregister_backend() - stop a backend from driving the counter
  * @backend: the registered backend
  *
- * When it returns, none of @backend's functions is running or will be called,
- * and the counter moves by software only.
+ * On return, none of @backend's functions is running or will be called. From
+ * then on, only software moves the counter.
  *
  * Context: Process context. May sleep.
  */
@@ -250,7 +258,6 @@ void sysgenid_unregister_backend(struct sysgenid_backend *backend)
 }
 EXPORT_SYMBOL_GPL(sysgenid_unregister_backend);
 
-/* Every system call does this before it answers. */
 static void sysgenid_check_backend(void)
 {
 	struct sysgenid_backend *backend;
@@ -262,7 +269,7 @@ static void sysgenid_check_backend(void)
 	rcu_read_unlock();
 }
 
-/* Where the hardware's identifier is, or 0. */
+/* Returns the physical address of the hardware's identifier, or 0. */
 static phys_addr_t sysgenid_hardware(void)
 {
 	struct sysgenid_backend *backend;
@@ -273,26 +280,26 @@ static phys_addr_t sysgenid_hardware(void)
 	hardware = backend ? backend->hardware : 0;
 	rcu_read_unlock();
 
-	/* Nothing but the page that holds it may be mapped. */
+	/* An identifier that crosses a page would need a second page mapped. */
 	if (offset_in_page(hardware) + sizeof(backend->id) > PAGE_SIZE)
 		return 0;
 	return hardware;
 }
 
 /*
- * Telling those who wait
+ * Notifying and waking
  */
 
 /**
- * sysgenid_register_notifier() - be told of new generations
- * @nb: its call gets the generation as the action, and NULL as the data
+ * sysgenid_register_notifier() - register a callback for new generations
+ * @nb: called with the generation as the action and NULL as the data
  *
  * The chain is called after the random number generator was reseeded and the
- * generation published, and before userspace is woken for it. Of generations
- * that follow each other quickly only the last may be told.
+ * generation published, and before userspace is woken. If generations follow
+ * each other quickly, the chain may be called for the last one only.
  *
  * Context: Process context. May sleep, and so may the notifier.
- * Return: 0, or -EEXIST if @nb is registered already.
+ * Return: 0, or -EEXIST if @nb is already registered.
  */
 int sysgenid_register_notifier(struct notifier_block *nb)
 {
@@ -301,8 +308,8 @@ int sysgenid_register_notifier(struct notifier_block *nb)
 EXPORT_SYMBOL_GPL(sysgenid_register_notifier);
 
 /**
- * sysgenid_unregister_notifier() - no longer be told of new generations
- * @nb: the registered notifier, which is not running when this returns
+ * sysgenid_unregister_notifier() - unregister a callback for new generations
+ * @nb: the registered notifier, which is not running on return
  *
  * Context: Process context. May sleep; not from within a notifier.
  * Return: 0, or -ENOENT if @nb is not registered.
@@ -330,8 +337,8 @@ static void sysgenid_del_waiter(struct sysgenid_waiter *waiter)
 }
 
 /*
- * As wake_up_poll(), but for the calls on the way, which with very many waiters
- * cost as much again as the callbacks.
+ * Open-coded wake_up_poll(): with very many waiters, its intermediate calls cost
+ * as much as the callbacks.
  */
 static void sysgenid_wake_locked(struct sysgenid_waiter *waiter)
 {
@@ -350,7 +357,7 @@ static void sysgenid_wake_locked(struct sysgenid_waiter *waiter)
 	spin_unlock_irq(&waiter->wait.lock);
 }
 
-/* Wakes the first few of @asleep, and moves them to the end of @awake. */
+/* Wakes the first SYSGENID_WAKE_BATCH of @asleep, and appends them to @awake. */
 static void sysgenid_wake_some(struct list_head *asleep,
 			       struct list_head *awake)
 {
@@ -368,9 +375,9 @@ static void sysgenid_wake_some(struct list_head *asleep,
 }
 
 /*
- * Wakes all of a list, with a chance for other tasks after each batch: there may
- * be very many. Waiters may come and go meanwhile. It does not matter which of
- * the two lists they leave, and new ones know the generation.
+ * Wakes all waiters of a list, and lets other tasks run after each batch. During
+ * the walk, waiters may leave either list. New waiters need no wake-up: they have
+ * seen the new generation.
  */
 static void sysgenid_wake_all(struct list_head *list)
 {
@@ -388,8 +395,8 @@ static void sysgenid_wake_all(struct list_head *list)
 }
 
 /*
- * From now on this one is woken before those that nobody waits for, however
- * many they are. Where it goes, the walk above may have been already.
+ * Moves a tracked watcher to the front, ahead of the untracked ones.
+ * sysgenid_wake_all() may have passed the list head; wake it here.
  */
 static void sysgenid_wake_early(struct sysgenid_watcher *watcher)
 {
@@ -399,14 +406,14 @@ static void sysgenid_wake_early(struct sysgenid_watcher *watcher)
 	spin_unlock(&sysgenid_waiters_lock);
 }
 
-/* There is a new generation, or the last outdated watcher has gone. */
-static void sysgenid_tell(struct work_struct *work)
+/* Runs for a new generation, and when the last outdated watcher has gone. */
+static void sysgenid_notify(struct work_struct *work)
 {
-	static u32 told;
+	static u32 notified;
 	u32 generation = sysgenid_generation();
 
-	if (generation != told) {
-		told = generation;
+	if (generation != notified) {
+		notified = generation;
 		blocking_notifier_call_chain(&sysgenid_notifiers, generation,
 					     NULL);
 		sysgenid_wake_all(&sysgenid_watchers);
@@ -431,7 +438,7 @@ static void sysgenid_event_sent(u32 generation, u32 merged)
 	u32 first;
 
 	spin_lock_irq(&sysgenid_lock);
-	/* While it was sent, it may have been dropped to make room. */
+	/* sysgenid_start_generation() may have dropped the event meanwhile. */
 	if (kfifo_peek(&sysgenid_events, &first) && first == generation)
 		kfifo_skip(&sysgenid_events);
 	else
@@ -455,13 +462,13 @@ static int sysgenid_send_event(u32 generation, u32 merged)
 				  KOBJ_CHANGE, env);
 }
 
-/* What kobject_uevent_env() gives without it; ENOENT, if it was for the path. */
+/* kobject_uevent_env() returns -ENOENT if allocating the path failed. */
 static bool sysgenid_is_no_memory(int error)
 {
 	return error == -ENOMEM || error == -ENOENT;
 }
 
-/* An event stays in the queue until it is sent, so the last one always is. */
+/* Dequeues an event after sending it, so the latest one is never lost. */
 static void sysgenid_send_events(struct work_struct *work)
 {
 	u32 generation, merged;
@@ -478,7 +485,7 @@ static void sysgenid_send_events(struct work_struct *work)
 }
 
 /*
- * The account of the watchers
+ * Counting watchers
  */
 
 static bool sysgenid_is_outdated(const struct sysgenid_watcher *watcher)
@@ -486,12 +493,12 @@ static bool sysgenid_is_outdated(const struct sysgenid_watcher *watcher)
 	return READ_ONCE(watcher->acked) != sysgenid_generation();
 }
 
-/* One watcher less to wait for; the last one is news for the overseers. */
+/* Overseers wait for the last outdated watcher. */
 static void sysgenid_put_outdated_locked(void)
 {
 	lockdep_assert_held(&sysgenid_lock);
 
-	/* Not queue_work(): a draw under the workqueues' lock may publish. */
+	/* Not queue_work(): a random draw under a workqueue lock can bump. */
 	if (--sysgenid_outdated == 0)
 		irq_work_queue(&sysgenid_irq_work);
 }
@@ -528,8 +535,8 @@ static void sysgenid_set_tracking(struct sysgenid_watcher *watcher, bool track)
 }
 
 /*
- * Is what an overseer waits for there? 0 if every tracked watcher is up to
- * date, -EINTR if @generation is over or @watcher outdated, else -EAGAIN.
+ * Returns 0 if every tracked watcher has acknowledged @generation, -EINTR if
+ * @generation is over or @watcher is outdated, else -EAGAIN.
  */
 static int sysgenid_check_settled(struct sysgenid_watcher *watcher,
 				  u32 generation)
@@ -545,12 +552,12 @@ static int sysgenid_check_settled(struct sysgenid_watcher *watcher,
 	return ret;
 }
 
-static bool sysgenid_is_news(struct sysgenid_watcher *watcher, u32 generation)
+static bool sysgenid_wait_is_over(struct sysgenid_watcher *watcher, u32 generation)
 {
 	return sysgenid_check_settled(watcher, generation) != -EAGAIN;
 }
 
-/* Milliseconds (0: for ever) to jiffies, rounded up, however many they are. */
+/* Converts milliseconds (0: forever) to jiffies: rounds up, never overflows. */
 static long sysgenid_timeout(unsigned long ms)
 {
 	unsigned long timeout;
@@ -580,13 +587,14 @@ static int sysgenid_wait_watchers(struct sysgenid_watcher *watcher,
 			break;
 		}
 		left = wait_event_interruptible_timeout(overseer.wait,
-							sysgenid_is_news(watcher, generation),
+							sysgenid_wait_is_over(watcher,
+									      generation),
 							left);
 		if (left < 0) {
 			/*
-			 * What is left of the time can't be carried over: start
-			 * anew after being stopped or frozen, but tell of a
-			 * signal that was handled.
+			 * The remaining time is lost on a restart. After a stop
+			 * or a freeze, wait for the whole time again; after a
+			 * signal handler, return -EINTR.
 			 */
 			ret = ms ? -ERESTARTNOHAND : -ERESTARTSYS;
 			break;
@@ -638,7 +646,7 @@ static ssize_t sysgenid_read(struct file *file, char __user *buf, size_t count,
 	if (count < sizeof(generation))
 		return -EINVAL;
 
-	/* Look again after every sleep: that may have been a long one. */
+	/* Check again after every sleep: it may have been a long one. */
 	sysgenid_check_backend();
 	while (!sysgenid_is_outdated(watcher)) {
 		if (file->f_flags & O_NONBLOCK)
@@ -704,8 +712,8 @@ static int sysgenid_mmap_counter(struct vm_area_struct *vma)
 }
 
 /*
- * Memory that firmware reserved, and that no driver can take away: the mapping
- * needs no reference to the backend. remap_pfn_range() keeps it from core dumps.
+ * Firmware reserved this memory, and it outlives the backend: the mapping needs
+ * no reference. remap_pfn_range() keeps it out of core dumps.
  */
 static int sysgenid_mmap_hardware(struct file *file, struct vm_area_struct *vma)
 {
@@ -722,7 +730,7 @@ static int sysgenid_mmap_hardware(struct file *file, struct vm_area_struct *vma)
 			       PAGE_SIZE, vma->vm_page_prot);
 }
 
-/* Page 0 is the counter, page 1 the hardware's identifier. */
+/* Page 0 holds the counter, page 1 the hardware's identifier. */
 static int sysgenid_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	if (vma->vm_pgoff > 1 || vma_pages(vma) != 1)
@@ -776,7 +784,7 @@ static long sysgenid_ioctl(struct file *file, unsigned int cmd,
 	}
 }
 
-/* Some arguments are no pointers, so compat_ptr_ioctl() would be wrong. */
+/* compat_ptr_ioctl() would convert the arguments that are no pointers, too. */
 static long sysgenid_compat_ioctl(struct file *file, unsigned int cmd,
 				  unsigned long arg)
 {
@@ -853,7 +861,7 @@ static struct attribute *sysgenid_attrs[] = {
 };
 ATTRIBUTE_GROUPS(sysgenid);
 
-/* Everybody may look and map; to be waited for takes the right to write. */
+/* Any user may read and map. Acknowledging and tracking need write permission. */
 static struct miscdevice sysgenid_misc = {
 	.minor	= MISC_DYNAMIC_MINOR,
 	.name	= "sysgenid",
@@ -866,7 +874,7 @@ static int __init sysgenid_init(void)
 {
 	int ret = -ENOMEM;
 
-	INIT_WORK(&sysgenid_tell_work, sysgenid_tell);
+	INIT_WORK(&sysgenid_notify_work, sysgenid_notify);
 	INIT_DELAYED_WORK(&sysgenid_uevent_work, sysgenid_send_events);
 	init_irq_work(&sysgenid_irq_work, sysgenid_irq_work_fn);
 
@@ -900,11 +908,11 @@ module_init(sysgenid_init);
 
 static void __exit sysgenid_exit(void)
 {
-	/* Nothing is open and no backend left, so nothing queues more. */
+	/* No descriptor is open and no backend registered: nothing queues more work. */
 	irq_work_sync(&sysgenid_irq_work);
-	/* It does not wait for a call that another CPU's has overtaken. */
+	/* irq_work_sync() can miss a run that a run on another CPU overtook. */
 	synchronize_rcu();
-	flush_work(&sysgenid_tell_work);
+	flush_work(&sysgenid_notify_work);
 	flush_delayed_work(&sysgenid_uevent_work);
 	cancel_delayed_work_sync(&sysgenid_uevent_work);
 

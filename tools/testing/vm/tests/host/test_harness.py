@@ -18,7 +18,7 @@ pytestmark = pytest.mark.kernels("6.1-cloud")
 TROUBLES = (
     "BUG: kernel NULL pointer dereference, address: 0000000000000000",
     "BUG: KASAN: slab-use-after-free in sysgenid_read+0x1c/0x80 [sysgenid]",
-    "BUG: KCSAN: data-race in sysgenid_poll / sysgenid_tell",
+    "BUG: KCSAN: data-race in sysgenid_poll / sysgenid_notify",
     "BUG: sleeping function called from invalid context at mm/slab.h:494",
     "BUG: unable to handle page fault for address: ffffffffc0000000",
     "WARNING: CPU: 0 PID: 1 at lib/refcount.c:28 refcount_warn_saturate+0xba/0x110",
