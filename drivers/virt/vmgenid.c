@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * VM generation ID: hypervisors put a 128-bit GUID into guest memory, change it
- * whenever the virtual machine was cloned or restored, and raise an interrupt.
- * This driver detects the change, has the random number generator reseed, and
- * moves the system's generation counter. See Documentation/virt/vmgenid.rst.
+ * VM generation ID: a hypervisor stores a 128-bit GUID in guest memory. When the
+ * virtual machine is cloned or restored, it changes the GUID and raises an
+ * interrupt. This driver detects the change, has the random number generator
+ * reseed, and moves the generation counter of sysgenid. See
+ * Documentation/virt/vmgenid.rst.
  */
 
 #include <linux/acpi.h>
@@ -33,19 +34,19 @@
 #include <linux/timekeeping.h>
 #include <linux/unaligned.h>
 
-/* The Notify code of "Virtual Machine Generation ID", Microsoft, 2012. */
+/* Notify code from "Virtual Machine Generation ID", Microsoft, 2012 */
 #define VMGENID_NOTIFY_CHANGED	0x80
 
 /*
- * A GUID that is found without an announcement may be half-written. It has to
- * stay the same for VMGENID_SETTLE, with both halves changed. Non-random GUIDs
- * may legitimately share a half, so that VMGENID_SETTLE_MAX after the first
- * difference any GUID counts.
+ * A GUID without an announcement may be half-written. It counts once it has been
+ * the same for VMGENID_SETTLE, and both halves differ from the last GUID.
+ * Non-random GUIDs may legitimately share a half: VMGENID_SETTLE_MAX after the
+ * first difference, any GUID counts.
  */
 #define VMGENID_SETTLE		(20 * NSEC_PER_USEC)
 #define VMGENID_SETTLE_MAX	NSEC_PER_MSEC
 
-/* Firmware older than this has its NVS memory put back when it resumes from S3. */
+/* After S3, the kernel restores NVS memory only if firmware is older than this. */
 #define VMGENID_NVS_YEAR	2012
 
 struct vmgenid_guid {
@@ -55,20 +56,21 @@ struct vmgenid_guid {
 /**
  * struct vmgenid - the system's generation ID device
  * @dev: the device that the driver is bound to
- * @addr: the GUID in memory: written by the hypervisor, never by us
- * @in_nvs: that is memory which resuming from hibernation can put back
- * @resumed_before: pm_resume_via_firmware() was true before hibernating
- * @backend: what sysgenid calls. Its id is the last GUID handled, protected by
- *	@lock. It is written last, so that a lockless match implies that the new
+ * @addr: the GUID in memory, written by the hypervisor only
+ * @in_nvs: the GUID is in NVS memory, which a resume can overwrite with old contents
+ * @resumed_before: value of pm_resume_via_firmware() before hibernation
+ * @backend: the interface to sysgenid. Its id is the last GUID handled, protected
+ *	by @lock. It is written last, so a lockless match implies that the new
  *	generation is visible.
- * @lock: makes one event one generation; protects all that follows
- * @owner: the task on whose CPU @lock is held
- * @seeded: the GUID that the random number generator was last reseeded with
- * @first: when the GUID was first found to differ from the last one handled,
- *	in ns of CLOCK_MONOTONIC
- * @since: when @seeded was first found, likewise
- * @irq_work: starts @timer, from contexts in which no timer can be started
- * @timer: looks again at a GUID that had no time to settle
+ * @lock: serializes checks, so that one event makes one generation; protects
+ *	@seeded, @first, @since and writes to @owner
+ * @owner: the task that was current when @lock was taken, or NULL
+ * @seeded: the GUID of the last reseed
+ * @first: when the GUID first differed from the last one handled, in ns of
+ *	CLOCK_MONOTONIC
+ * @since: when @seeded was first read, in ns of CLOCK_MONOTONIC
+ * @irq_work: starts @timer, on behalf of contexts in which no timer can be started
+ * @timer: checks again after a GUID had no time to settle
  */
 struct vmgenid {
 	struct device *dev;
@@ -76,7 +78,7 @@ struct vmgenid {
 	bool in_nvs;
 	bool resumed_before;
 	struct sysgenid_backend backend;
-	spinlock_t lock;		/* see above */
+	spinlock_t lock;		/* serializes checks */
 	struct task_struct *owner;
 	struct vmgenid_guid seeded;
 	u64 first;
@@ -86,34 +88,32 @@ struct vmgenid {
 };
 
 /*
- * The device, claimed by probe: a system has one. Not driver data: the upstream
- * driver can leak its notify handler, which would dereference it.
+ * The one bound device: a system has one. Not driver data: the upstream driver can
+ * leak its notify handler, which would dereference it.
  */
 static struct vmgenid *vmgenid_device;
 
 /*
  * Detecting the change
  *
- * Whatever may have noticed one calls vmgenid_check(), and nothing else reseeds
- * or bumps:
+ * Every trigger calls vmgenid_check(). Once the driver is bound, no other function
+ * reseeds or bumps. The triggers are:
  *
  *   vmgenid_interrupt()	the device's interrupt: the SCI, or its own
  *   vmgenid_look()		a draw of random numbers, a timer tick, or the
  *				interrupt of a Generic Event Device
- *   vmgenid_timer_fn()		the GUID that a look found has had time to settle
+ *   vmgenid_timer_fn()		a GUID that vmgenid_look() found has had time to settle
  *   vmgenid_notify()		ACPI Notify, some milliseconds later
- *   vmgenid_backend_check()	a system call of /dev/sysgenid
- *   vmgenid_resume()		the end of suspend
- *   vmgenid_restore()		the end of hibernation
- *   vmgenid_probe()		the driver was bound, after having been away
- *   vmgenid_put_backend()	the driver is about to leave
+ *   vmgenid_backend_check()	a system call of /dev/sysgenid; also the end of
+ *				binding and of unbinding
+ *   vmgenid_thaw()		the end of suspend or hibernation
  */
 
 static struct vmgenid_guid vmgenid_read(const struct vmgenid *vmgenid)
 {
 	struct vmgenid_guid guid;
 
-	/* The compiler does not know that the hypervisor writes there. */
+	/* The hypervisor writes to this memory behind the compiler's back. */
 	barrier();
 	guid.half[0] = get_unaligned((const u64 *)vmgenid->addr);
 	guid.half[1] = get_unaligned((const u64 *)vmgenid->addr + 1);
@@ -126,7 +126,7 @@ static bool vmgenid_same(const struct vmgenid_guid *guid, const u64 *half)
 	return guid->half[0] == half[0] && guid->half[1] == half[1];
 }
 
-/* Any context, without the lock. The common case, so it has to be cheap. */
+/* Called in any context, without the lock, by every trigger: must be cheap. */
 static bool vmgenid_changed(const struct vmgenid *vmgenid)
 {
 	struct vmgenid_guid guid = vmgenid_read(vmgenid);
@@ -176,7 +176,7 @@ static bool vmgenid_check_locked(struct vmgenid *vmgenid, bool announced)
 		ret = vmfork_reseed(&guid, sizeof(guid));
 		if (ret) {
 			dev_err_once(vmgenid->dev,
-				     "cloned, but the random number generator does not reseed (%d): the generation stays\n",
+				     "cloned, but reseeding the random number generator failed (%d): the generation stays until a retry succeeds\n",
 				     ret);
 			return true;
 		}
@@ -195,22 +195,23 @@ static bool vmgenid_check_locked(struct vmgenid *vmgenid, bool announced)
 }
 
 /*
- * Called by all of the above, in any context in which a spinlock_t can be taken.
- * When it returns, the random number generator has been reseeded with the GUID
- * that was in memory when it was called. If it returns true, the new generation
- * is visible as well: published after the reseed, and remembered as known after
- * that. It returns false only for what was not @announced by the hypervisor.
+ * Checks for a new GUID, in any context in which a spinlock_t can be taken. On
+ * return, the random number generator has been reseeded with the GUID that was in
+ * memory at the call. The order is: reseed, publish, remember as handled.
+ *
+ * Returns false if the hypervisor has not @announced the GUID and it has not
+ * settled. Otherwise the new generation is visible, unless the reseed failed.
  */
 static bool vmgenid_check(struct vmgenid *vmgenid, bool announced)
 {
-	/* Hard interrupts may take a spinlock_t, other than with PREEMPT_RT. */
+	/* Without PREEMPT_RT, hard interrupts may take a spinlock_t. */
 	static DEFINE_WAIT_OVERRIDE_MAP(wait_map, LD_WAIT_CONFIG);
 	unsigned long flags;
 	bool done;
 
 	if (!vmgenid_changed(vmgenid))
 		return true;
-	/* A security module may allocate for the reseed, and that may draw. */
+	/* A reseed can recurse: a security module may allocate, and that may draw. */
 	if (READ_ONCE(vmgenid->owner) == current)
 		return true;
 
@@ -224,7 +225,7 @@ static bool vmgenid_check(struct vmgenid *vmgenid, bool announced)
 	return done;
 }
 
-/* Waits with interrupts on, and no longer than VMGENID_SETTLE_MAX. */
+/* Waits with interrupts on, for VMGENID_SETTLE_MAX at most. */
 static noinline void vmgenid_check_settled(struct vmgenid *vmgenid)
 {
 	while (!vmgenid_check(vmgenid, false))
@@ -241,8 +242,8 @@ static void vmgenid_backend_check(struct sysgenid_backend *backend)
 
 /*
  * The interrupt is pending before the restored CPU executes its first
- * instruction, long before ACPI has found out which device it is for. So
- * everything is done here, before the CPU returns to user code.
+ * instruction. ACPI identifies the device much later. This handler does all the
+ * work before the CPU returns to user code.
  */
 static irqreturn_t vmgenid_interrupt(int irq, void *context)
 {
@@ -254,7 +255,7 @@ static irqreturn_t vmgenid_interrupt(int irq, void *context)
 	return IRQ_HANDLED;
 }
 
-/* Called by compat/look.c, in a kernel tree by random.c; see linux/random.h. */
+/* Called through compat/look.c, or through vmfork_look() in a kernel tree. */
 static void vmgenid_look(bool announced)
 {
 	struct vmgenid *vmgenid = vmgenid_device;
@@ -277,7 +278,7 @@ static enum hrtimer_restart vmgenid_timer_fn(struct hrtimer *timer)
 {
 	struct vmgenid *vmgenid = container_of(timer, struct vmgenid, timer);
 
-	/* Not HRTIMER_RESTART: another CPU may start it at this moment. */
+	/* Not HRTIMER_RESTART: another CPU may start the timer meanwhile. */
 	if (!vmgenid_check(vmgenid, false))
 		vmgenid_start_timer(&vmgenid->irq_work);
 	return HRTIMER_NORESTART;
@@ -293,8 +294,9 @@ static int vmgenid_intersects(u64 phys, unsigned long flags, unsigned long desc)
 }
 
 /*
- * Memory that firmware keeps, or that nobody has told us about; else it is some
- * device's registers. Only x86 has this among its resources.
+ * On x86, the GUID must be in memory that firmware reserved, or that no resource
+ * describes; other resources are device registers. Other architectures do not
+ * list reserved memory.
  */
 static bool vmgenid_is_memory(u64 phys)
 {
@@ -321,7 +323,7 @@ static int vmgenid_check_addr(struct device *dev, u64 phys)
 		return dev_err_probe(dev, -EINVAL,
 				     FW_BUG "ADDR %#llx is past the last physical address %pa\n",
 				     phys, &iomem_resource.end);
-	/* Where the kernel keeps its own data, every change would be an event. */
+	/* In the kernel's own data, every change would count as an event. */
 	if (vmgenid_intersects(phys, IORESOURCE_SYSTEM_RAM,
 			       IORES_DESC_NONE) != REGION_DISJOINT)
 		return dev_err_probe(dev, -EBUSY,
@@ -329,7 +331,7 @@ static int vmgenid_check_addr(struct device *dev, u64 phys)
 				     phys);
 	if (!vmgenid_is_memory(phys))
 		return dev_err_probe(dev, -EBUSY,
-				     FW_BUG "ADDR %#llx is no memory, but a device's\n",
+				     FW_BUG "ADDR %#llx is in device registers, not in memory\n",
 				     phys);
 	if (!IS_ALIGNED(phys, sizeof(u64)))
 		dev_warn(dev, FW_BUG "ADDR %#llx is not aligned to 8 bytes\n",
@@ -342,14 +344,14 @@ static int vmgenid_request_irq(struct vmgenid *vmgenid, int irq)
 	unsigned long flags = IRQF_SHARED;
 	int ret;
 
-	/* Also with threadirqs: a thread may run on another CPU. */
+	/* With threadirqs, a thread could run late, or on another CPU. */
 	if (!IS_ENABLED(CONFIG_PREEMPT_RT))
 		flags |= IRQF_NO_THREAD;
 	ret = devm_request_irq(vmgenid->dev, irq, vmgenid_interrupt, flags,
 			       KBUILD_MODNAME, vmgenid);
 	if (ret)
 		return dev_err_probe(vmgenid->dev, ret,
-				     "interrupt %d can't be shared\n", irq);
+				     "requesting shared interrupt %d failed\n", irq);
 	return 0;
 }
 
@@ -358,7 +360,7 @@ static int vmgenid_request_irq(struct vmgenid *vmgenid, int irq)
  */
 
 #ifdef CONFIG_ACPI
-/* The package's two integers, as one address. */
+/* Combines the package's two integers into one address. */
 static int vmgenid_parse_addr(struct device *dev, const union acpi_object *addr,
 			      u64 *phys)
 {
@@ -368,7 +370,7 @@ static int vmgenid_parse_addr(struct device *dev, const union acpi_object *addr,
 
 	if (!addr || addr->type != ACPI_TYPE_PACKAGE)
 		return dev_err_probe(dev, -EINVAL,
-				     FW_BUG "ADDR is no package (ACPI type %u)\n",
+				     FW_BUG "ADDR is not a package (ACPI type %u)\n",
 				     addr ? addr->type : ACPI_TYPE_ANY);
 	if (addr->package.count != 2)
 		return dev_err_probe(dev, -EINVAL,
@@ -378,7 +380,7 @@ static int vmgenid_parse_addr(struct device *dev, const union acpi_object *addr,
 		element = &addr->package.elements[i];
 		if (element->type != ACPI_TYPE_INTEGER)
 			return dev_err_probe(dev, -EINVAL,
-					     FW_BUG "ADDR[%u] is no integer (ACPI type %u)\n",
+					     FW_BUG "ADDR[%u] is not an integer (ACPI type %u)\n",
 					     i, element->type);
 	}
 
@@ -386,7 +388,7 @@ static int vmgenid_parse_addr(struct device *dev, const union acpi_object *addr,
 	high = addr->package.elements[1].integer.value;
 	if (high > U32_MAX || (high && low > U32_MAX))
 		return dev_err_probe(dev, -EINVAL,
-				     FW_BUG "ADDR halves %#llx, %#llx make no address\n",
+				     FW_BUG "ADDR halves %#llx, %#llx exceed 32 bits\n",
 				     low, high);
 	if (low > U32_MAX)
 		dev_warn(dev, FW_BUG "ADDR has the whole address in its low half\n");
@@ -404,15 +406,15 @@ static int vmgenid_get_addr(struct device *dev, u64 *phys)
 
 	status = acpi_get_handle(ACPI_HANDLE(dev), "ADDR", &addr);
 	if (status == AE_NOT_FOUND)
-		return dev_err_probe(dev, -ENODEV, FW_BUG "there is no ADDR\n");
+		return dev_err_probe(dev, -ENODEV, FW_BUG "ADDR is missing\n");
 
-	/* A method may find no other object: that is a failure of ADDR. */
+	/* Here, AE_NOT_FOUND means that ADDR refers to a missing object. */
 	if (ACPI_SUCCESS(status))
 		status = acpi_evaluate_object(addr, NULL, NULL, &buffer);
 	if (status == AE_NO_MEMORY)
 		return -ENOMEM;
 	if (ACPI_FAILURE(status))
-		return dev_err_probe(dev, -EIO, FW_BUG "ADDR fails with %s\n",
+		return dev_err_probe(dev, -EIO, FW_BUG "evaluating ADDR failed: %s\n",
 				     acpi_format_exception(status));
 
 	ret = vmgenid_parse_addr(dev, buffer.pointer, phys);
@@ -444,13 +446,13 @@ static int vmgenid_install_notify(struct vmgenid *vmgenid)
 	if (ACPI_FAILURE(status))
 		return dev_err_probe(vmgenid->dev,
 				     status == AE_NO_MEMORY ? -ENOMEM : -ENODEV,
-				     "no Notify handler: %s\n",
+				     "installing the Notify handler failed: %s\n",
 				     acpi_format_exception(status));
 	return devm_add_action_or_reset(vmgenid->dev, vmgenid_remove_notify,
 					vmgenid);
 }
 
-/* Hardware-reduced ACPI has no SCI; there, looks come from its event device. */
+/* Hardware-reduced ACPI has no SCI: a Generic Event Device calls vmgenid_look(). */
 static int vmgenid_add_acpi_handlers(struct vmgenid *vmgenid)
 {
 	unsigned int irq;
@@ -461,11 +463,11 @@ static int vmgenid_add_acpi_handlers(struct vmgenid *vmgenid)
 	ret = acpi_gsi_to_irq(acpi_gbl_FADT.sci_interrupt, &irq);
 	if (ret)
 		return dev_err_probe(vmgenid->dev, ret,
-				     "there is no ACPI interrupt\n");
+				     "mapping the SCI to an interrupt failed\n");
 	return vmgenid_request_irq(vmgenid, irq);
 }
 
-/* The kernel's own driver was an ACPI driver before it became a platform one. */
+/* The kernel's own driver was an ACPI driver before it became a platform driver. */
 static bool vmgenid_is_shared(struct device *dev)
 {
 	struct acpi_device *adev = ACPI_COMPANION(dev);
@@ -492,7 +494,7 @@ static bool vmgenid_is_shared(struct device *dev)
 #endif
 
 /*
- * Devicetree: "microsoft,vmgenid", with the GUID in its register
+ * Devicetree: "microsoft,vmgenid", with the GUID in its reg
  */
 
 static int vmgenid_get_reg(struct device *dev, u64 *phys)
@@ -501,7 +503,7 @@ static int vmgenid_get_reg(struct device *dev, u64 *phys)
 	struct resource *reg = platform_get_resource(pdev, IORESOURCE_MEM, 0);
 
 	if (!reg)
-		return dev_err_probe(dev, -ENODEV, "there is no reg\n");
+		return dev_err_probe(dev, -ENODEV, "reg is missing\n");
 	if (resource_size(reg) < sizeof(struct vmgenid_guid))
 		return dev_err_probe(dev, -EINVAL, "%pR is too small for a GUID\n",
 				     reg);
@@ -517,8 +519,8 @@ static int vmgenid_add_of_handler(struct vmgenid *vmgenid)
 }
 
 /*
- * Binding and unbinding. devm undoes it in the reverse order: what calls
- * vmgenid_check() stops first, then the backend leaves.
+ * Binding and unbinding. devm unwinds in the reverse order: first the callers of
+ * vmgenid_check() stop, then the backend is unregistered.
  */
 
 static int vmgenid_map(struct vmgenid *vmgenid)
@@ -537,12 +539,12 @@ static int vmgenid_map(struct vmgenid *vmgenid)
 	if (ret)
 		return ret;
 
-	/* The specification forbids any other mapping than a cacheable one. */
+	/* The specification forbids uncached mappings. */
 	addr = devm_memremap(dev, phys, sizeof(struct vmgenid_guid),
 			     MEMREMAP_WB);
 	if (IS_ERR(addr))
 		return dev_err_probe(dev, PTR_ERR(addr),
-				     "no cacheable mapping of ADDR %#llx\n",
+				     "mapping ADDR %#llx cacheable failed\n",
 				     phys);
 	vmgenid->addr = addr;
 	vmgenid->backend.hardware = phys;
@@ -561,7 +563,7 @@ static int vmgenid_claim(struct vmgenid *vmgenid)
 {
 	if (cmpxchg(&vmgenid_device, NULL, vmgenid))
 		return dev_err_probe(vmgenid->dev, -EBUSY,
-				     "there is a generation ID already, and a system has one\n");
+				     "the system already has a generation ID device\n");
 	return devm_add_action_or_reset(vmgenid->dev, vmgenid_unclaim, NULL);
 }
 
@@ -573,7 +575,7 @@ static int vmgenid_try_reseed(struct vmgenid *vmgenid)
 	memcpy(vmgenid->backend.id, guid.half, sizeof(guid.half));
 	if (ret)
 		return dev_err_probe(vmgenid->dev, ret,
-				     "the random number generator does not reseed\n");
+				     "reseeding the random number generator failed\n");
 	return 0;
 }
 
@@ -596,8 +598,8 @@ static int vmgenid_get_backend(struct vmgenid *vmgenid)
 	ret = sysgenid_register_backend(&vmgenid->backend);
 	if (ret)
 		return dev_err_probe(vmgenid->dev, ret,
-				     "something else drives the generation counter\n");
-	/* The id may be that of an earlier backend by now. */
+				     "registering as backend of the generation counter failed\n");
+	/* sysgenid may have replaced the id by that of an earlier backend. */
 	spin_lock_irq(&vmgenid->lock);
 	memcpy(vmgenid->seeded.half, vmgenid->backend.id,
 	       sizeof(vmgenid->seeded.half));
@@ -633,14 +635,14 @@ static int vmgenid_probe(struct platform_device *pdev)
 	int ret;
 
 	/*
-	 * No hypervisor restores such guests from snapshots today, the host is
-	 * not trusted, and reading the page has hung boots of SEV-SNP guests.
-	 * On arm64 a realm has only the general attribute, which on x86 an SME
-	 * host has too.
+	 * The host of an encrypted guest is not trusted, and no hypervisor
+	 * restores such a guest from a snapshot today. Reading the page has hung
+	 * boots of SEV-SNP guests. An arm64 realm has only CC_ATTR_MEM_ENCRYPT,
+	 * which on x86 an SME host has, too.
 	 */
 	if (cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT) ||
 	    (IS_ENABLED(CONFIG_ARM64) && cc_platform_has(CC_ATTR_MEM_ENCRYPT))) {
-		dev_info(dev, "not used, as the memory is encrypted against the host\n");
+		dev_info(dev, "not used: the memory is encrypted against the host\n");
 		return -ENODEV;
 	}
 
@@ -671,7 +673,7 @@ static int vmgenid_probe(struct platform_device *pdev)
 	if (ret)
 		return ret;
 
-	/* Catch a change before the handlers were there. */
+	/* Catch a change before the handlers were installed. */
 	vmgenid_backend_check(&vmgenid->backend);
 	dev_info(dev, "drives the generation counter%s\n",
 		 vmgenid_is_shared(dev) ? ", beside the kernel's own driver" :
@@ -684,16 +686,15 @@ static int vmgenid_probe(struct platform_device *pdev)
  */
 
 /*
- * The kernel has put back what was in NVS memory when the system went to sleep,
- * over the GUID that the hypervisor had written meanwhile. A change cannot be
- * ruled out; assume one.
+ * On resume, the kernel restored NVS memory, and overwrote any GUID that the
+ * hypervisor had written meanwhile. A change cannot be ruled out; assume one.
  */
 static void vmgenid_assume_changed(struct vmgenid *vmgenid)
 {
 	u64 now = ktime_get_real_ns();
 	u64 *known = vmgenid->backend.id;
 
-	/* The GUID is lost, but the time differs between the clones. */
+	/* The GUID is lost, but the time differs between clones. */
 	add_device_randomness(&now, sizeof(now));
 
 	spin_lock_irq(&vmgenid->lock);
@@ -712,7 +713,7 @@ static int vmgenid_resume(struct device *dev)
 {
 	struct vmgenid *vmgenid = vmgenid_device;
 
-	/* See acpi_sleep_init(): after S3, only for older firmware. */
+	/* After S3, NVS memory is restored for older firmware: acpi_sleep_init(). */
 	if (vmgenid->in_nvs && pm_resume_via_firmware() &&
 	    dmi_get_bios_year() < VMGENID_NVS_YEAR)
 		vmgenid_assume_changed(vmgenid);
@@ -726,8 +727,9 @@ static int vmgenid_freeze(struct device *dev)
 }
 
 /*
- * After hibernation, where ACPI's platform code ran. That sets the flag, which
- * may also be left from an earlier resume: Xen's resume is no hibernation.
+ * ACPI's platform code restores NVS memory after hibernation, and makes
+ * pm_resume_via_firmware() true. Xen's restore does neither, but an earlier resume
+ * may have left it true.
  */
 static int vmgenid_restore(struct device *dev)
 {
@@ -750,7 +752,7 @@ static const struct acpi_device_id vmgenid_acpi_ids[] = {
 	{ "VMGENID" },
 	{ "QEMUVGID" },
 	{ "VMGENCTR" },
-	{ "VM_GEN_COUNTER" },	/* the compatible id that all hypervisors give */
+	{ "VM_GEN_COUNTER" },	/* the compatible id on all hypervisors */
 	{ }
 };
 MODULE_DEVICE_TABLE(acpi, vmgenid_acpi_ids);

@@ -62,29 +62,29 @@ FILLED = """
         PAIR [1] = HIGH
         Return (PAIR)
     }"""
-NO_PACKAGE = "ADDR is no package"
+NO_PACKAGE = "ADDR is not a package"
 NOT_TWO = "elements instead of 2"
-NO_INTEGER = "is no integer"
-NO_HALVES = "ADDR halves"
+NO_INTEGER = "is not an integer"
+NO_HALVES = "ADDR halves .* exceed 32 bits"
 TOO_FAR = "is past the last physical address"
 IN_RAM = "is in RAM that is not reserved"
-NO_MEMORY = "is no memory"
+NO_MEMORY = "is in device registers, not in memory"
 MISALIGNED = "not aligned to 8 bytes"
 IN_LOW = "the whole address in its low half"
 
 ADDRESSES = (
-    Variant("absent", "", errno.ENODEV, "there is no ADDR"),
+    Variant("absent", "", errno.ENODEV, "ADDR is missing"),
     Variant("divides_by_zero", method("Local0 = 0\nReturn (1 / Local0)"),
-            errno.EIO, "ADDR fails with AE_AML_DIVIDE_BY_ZERO"),
+            errno.EIO, "evaluating ADDR failed: AE_AML_DIVIDE_BY_ZERO"),
     Variant("names_what_is_not_there", "External (\\NONE)" + method("Return (DerefOf (\\NONE))"),
-            errno.EIO, "ADDR fails with AE_NOT_FOUND"),
+            errno.EIO, "evaluating ADDR failed: AE_NOT_FOUND"),
     Variant("returns_nothing", method("Local0 = 1"), errno.EINVAL, NO_PACKAGE),
     Variant("wants_an_argument", "Method (ADDR, 1) { Return (Arg0) }",
             errno.EINVAL, NO_PACKAGE),
     Variant("integer", name("LOW"), errno.EINVAL, NO_PACKAGE),
     Variant("string", name('"0x6000000"'), errno.EINVAL, NO_PACKAGE),
     Variant("buffer", name("Buffer (8) { 0, 0, 0, 6 }"), errno.EINVAL, NO_PACKAGE),
-    Variant("device", "Device (ADDR) { Name (_ADR, 0) }", errno.EIO, "ADDR fails with AE_"),
+    Variant("device", "Device (ADDR) { Name (_ADR, 0) }", errno.EIO, "evaluating ADDR failed: AE_"),
     Variant("nested_package", name("Package (1) { Package (2) { LOW, HIGH } }"),
             errno.EINVAL, NOT_TWO),
     Variant("two_nested_packages", pair("Package (1) { LOW }", "Package (1) { HIGH }"),
@@ -346,7 +346,7 @@ def test_second_device_is_refused_until_the_first_has_gone(firmware):
     first, second = index_of("qemu"), index_of("xen")
     assert firmware.bind(first)[0] == BOUND
     result, log = firmware.bind(second)
-    assert result == errno.EBUSY and "there is a generation ID already" in log
+    assert result == errno.EBUSY and "the system already has a generation ID device" in log
     firmware.unbind(first)
     assert firmware.bind(second)[0] == BOUND
     check_bound(firmware, second)

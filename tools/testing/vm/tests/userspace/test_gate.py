@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 def test_the_host_is_not_let_past_a_reseed_that_fails(gated):  # noqa: F811
     gated.run("insmod /modules/fail_reseed.ko")
     with gated.snapshot() as snap, snap.restore() as clone:
-        clone.expect("the random number generator does not reseed")
+        clone.expect("reseeding the random number generator failed")
         assert clone.run("sysgenid get") == "0\n", "no generation without a reseed"
         status, states = host_waits(clone, 5)
         assert status == 2 and {state["state"] for state in states} == {"pending"}
