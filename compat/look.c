@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The look at the generation ID before every draw of random numbers, at every
- * timer tick, and where a Generic Event Device interrupts. A kernel tree has a
- * line in each of these places; in a stock kernel, ftrace puts a call there.
+ * Checks the generation ID before every draw of random numbers, at every timer
+ * tick, and in the interrupt of a Generic Event Device. A kernel tree calls
+ * vmfork_look() in these places; in a stock kernel, ftrace inserts the calls.
  */
 
 #include <linux/acpi.h>
@@ -20,7 +20,7 @@ static void (*look_function)(bool announced);
 
 static DEFINE_MUTEX(look_mutex);
 static struct device *look_device;	/* under look_mutex; NULL: none is bound */
-static bool look_wanted = true;		/* under look_mutex: before draws */
+static bool look_wanted = true;		/* under look_mutex: parameter "looks" */
 
 #ifdef CONFIG_FUNCTION_TRACER
 static void notrace look_unannounced(unsigned long ip, unsigned long parent_ip,
@@ -38,10 +38,10 @@ static void notrace look_announced(unsigned long ip, unsigned long parent_ip,
 }
 
 /**
- * struct look - calls of look_function() from some functions of the kernel
- * @ops: ftrace's side. PERMANENT: kernel.ftrace_enabled=0 can't switch it off.
- * @functions: the names; writable, as ftrace wants them
- * @registered: the calls are made
+ * struct look - calls of look_function() from functions of the kernel
+ * @ops: the ftrace side; PERMANENT, so that kernel.ftrace_enabled=0 keeps it on
+ * @functions: names of the traced functions, in writable memory as ftrace needs
+ * @registered: ftrace makes the calls
  */
 struct look {
 	struct ftrace_ops ops;
@@ -49,15 +49,18 @@ struct look {
 	bool registered;
 };
 
-/* Whatever gives away random numbers calls crng_make_state(), but for batches. */
+/*
+ * All draws call crng_make_state(), except those that a batch serves. Ticks limit
+ * how long a batch of the time before the event is used.
+ */
 static struct look look_draws = {
 	.ops = { .func = look_unannounced, .flags = FTRACE_OPS_FL_PERMANENT },
 	.functions = { "crng_make_state", "update_process_times" },
 };
 
 /*
- * The line of a Generic Event Device is often exclusive, and its handler a
- * thread. This function is the hard interrupt of all such handlers.
+ * The interrupt of a Generic Event Device is often exclusive, and its handler
+ * threaded. This function is the hard interrupt handler of all such devices.
  */
 static struct look look_events = {
 	.ops = { .func = look_announced, .flags = FTRACE_OPS_FL_PERMANENT },
@@ -84,7 +87,7 @@ static int look_register(struct look *look)
 
 	lockdep_assert_held(&look_mutex);
 
-	/* There, the locks behind a look may sleep; the places for it may not. */
+	/* On PREEMPT_RT, vmgenid's locks may sleep, but the traced functions may not. */
 	if (IS_ENABLED(CONFIG_PREEMPT_RT))
 		return -EOPNOTSUPP;
 
@@ -100,8 +103,8 @@ static void look_at_nothing(bool announced)
 }
 
 /*
- * When it returns, no call is under way, unless ftrace has shut itself down after
- * a bug of its own: it then leaves the calls where they are.
+ * On return, no call is running, unless ftrace has shut itself down after a bug of
+ * its own. In that case ftrace leaves the calls in place: keep the module loaded.
  */
 static void look_unregister(struct look *look)
 {
@@ -116,7 +119,7 @@ static void look_unregister(struct look *look)
 	look->registered = false;
 }
 
-/* Only once: ftrace keeps the pointer to what it frees. */
+/* Called once, at unload: ftrace keeps pointers to what this frees. */
 void look_free(void)
 {
 	ftrace_free_filter(&look_draws.ops);
@@ -147,7 +150,7 @@ static const char *look_why_not(int error)
 {
 	switch (error) {
 	case -EOPNOTSUPP:
-		return "not with PREEMPT_RT";
+		return "not supported with PREEMPT_RT";
 	case -ENODEV:
 		return "this kernel has no function tracer";
 	case -EBUSY:
@@ -191,10 +194,10 @@ int devm_vmfork_look(struct device *dev, void (*look)(bool announced))
 	if (draws == -ENOMEM || events == -ENOMEM)
 		return -ENOMEM;
 	if (draws)
-		dev_warn(dev, "until the interrupt, other CPUs draw what clones draw: %s (%d)\n",
+		dev_warn(dev, "no check before random draws, so clones may draw the same numbers until the interrupt: %s (%d)\n",
 			 look_why_not(draws), draws);
 	if (events)
-		dev_warn(dev, "new generations are some milliseconds late: %s (%d)\n",
+		dev_warn(dev, "no check in the event device's interrupt, so new generations are some milliseconds late: %s (%d)\n",
 			 look_why_not(events), events);
 	return 0;
 }
@@ -231,4 +234,4 @@ static const struct kernel_param_ops look_param_ops = {
 	.get = look_get,
 };
 module_param_cb(looks, &look_param_ops, NULL, 0644);
-MODULE_PARM_DESC(looks, "Look at the generation ID before every draw of random numbers and at every tick (on, off)");
+MODULE_PARM_DESC(looks, "Check the generation ID before every random draw and at every timer tick (on, off)");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Loads and unloads the driver beside the kernel's own. Where that has the
- * device, ours binds to a second platform device for the same hardware: any
- * number of handlers can listen.
+ * Loads the driver on stock kernels, which may have one of their own. If that one
+ * is bound to the device, this module registers a second platform device for the
+ * same hardware, and binds to it. Any number of handlers can listen.
  */
 
 #include <linux/acpi.h>
@@ -16,7 +16,7 @@
 
 static struct platform_device *observer;
 
-/* The first device of those ids that another driver is bound to, referenced. */
+/* Returns the first device that another driver is bound to, with a reference. */
 static struct acpi_device *find_taken_acpi(const struct acpi_device_id *id)
 {
 	struct acpi_device *adev;
@@ -60,7 +60,7 @@ static int observe_acpi(void)
 	return ret;
 }
 
-/* Without its node, as the kernel's own driver would bind to that as well. */
+/* Registered without the node: the kernel's own driver would bind to that, too. */
 static int observe_of_device(struct platform_device *taken)
 {
 	struct resource *reg = platform_get_resource(taken, IORESOURCE_MEM, 0);
@@ -110,11 +110,11 @@ static int __init compat_init(void)
 	int ret = vmfork_open();
 
 	if (ret) {
-		pr_err(KBUILD_MODNAME ": the random device can't be opened (%d)\n",
+		pr_err(KBUILD_MODNAME ": opening the random device failed (%d)\n",
 		       ret);
 		return ret;
 	}
-	/* It may fail after a device was bound and unbound. */
+	/* If registering fails, a device may have been bound and unbound meanwhile. */
 	ret = platform_driver_register(compat_driver);
 	if (ret)
 		goto free;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes the random number generator reseed at once, by the ioctl that userspace
- * has for this: no stock kernel exports a function for it that can be called
- * from an interrupt. See compat/include/linux/random.h.
+ * Makes the random number generator reseed at once, through userspace's ioctl
+ * RNDRESEEDCRNG. Stock kernels export no function for this that may be called from
+ * an interrupt. See compat/include/linux/random.h.
  */
 
 #include <linux/anon_inodes.h>
@@ -25,10 +25,10 @@ static struct file *vmfork_urandom;
 static const struct cred *vmfork_cred;
 
 /*
- * Opens the random device by its number, in no file system. A path could be
- * missing: in an initramfs without /dev, after switch_root, in the mount
- * namespace of the caller. The inode and its dentry live on the mount of the
- * anonymous inodes, which only a file on that mount reveals.
+ * Opens the random device by its number, outside of any file system. A path may
+ * not exist: in an initramfs without /dev, after switch_root, or in the caller's
+ * mount namespace. The inode and dentry need a mount: the file of an anonymous inode
+ * has one.
  */
 static struct file *vmfork_open_urandom(void)
 {
@@ -54,7 +54,7 @@ static struct file *vmfork_open_urandom(void)
 		iput(inode);
 		goto put_anon;
 	}
-	/* Takes a reference to the character device, which fput() gives back. */
+	/* open() takes a reference to the character device; fput() drops it. */
 	ret = file->f_op->open(inode, file);
 	if (ret) {
 		fput(file);
@@ -66,8 +66,8 @@ put_anon:
 }
 
 /*
- * RNDRESEEDCRNG demands CAP_SYS_ADMIN, which the interrupted program need not
- * have. ENODATA: the generator was never seeded.
+ * The ioctl requires CAP_SYS_ADMIN, which the interrupted task may lack. It returns
+ * -ENODATA if the generator was never seeded.
  */
 int vmfork_reseed(const void *id, size_t len)
 {
@@ -80,14 +80,14 @@ int vmfork_reseed(const void *id, size_t len)
 	ret = vmfork_urandom->f_op->unlocked_ioctl(vmfork_urandom,
 						   RNDRESEEDCRNG, 0);
 	revert_creds(caller);
-	/* capable() marks the task, which has used no privilege of its own. */
+	/* capable() set PF_SUPERPRIV, but the task itself used no privilege. */
 	if (!superpriv)
 		current->flags &= ~PF_SUPERPRIV;
 	return ret == -ENODATA ? 0 : ret;
 }
 
 #if IS_MODULE(CONFIG_VMGENID)
-/* Reseeds once more, which does no harm, and then calls the notifiers. */
+/* Reseeds once more, which is harmless, and then calls the notifiers. */
 static void vmfork_call_notifiers(struct work_struct *work)
 {
 	add_vmfork_randomness("", 0);
@@ -95,7 +95,7 @@ static void vmfork_call_notifiers(struct work_struct *work)
 
 static DECLARE_WORK(vmfork_work, vmfork_call_notifiers);
 
-/* The caller may hold a lock of the workqueues or of the scheduler. */
+/* vmfork_notify()'s caller may hold a workqueue or scheduler lock. */
 static void vmfork_queue_work(struct irq_work *irq_work)
 {
 	schedule_work(&vmfork_work);
@@ -119,7 +119,7 @@ static void vmfork_flush(void)
 }
 #endif
 
-/* Process context, may sleep; before the first vmfork_reseed(). */
+/* Called before the first vmfork_reseed(). Process context. May sleep. */
 int vmfork_open(void)
 {
 	struct file *urandom = vmfork_open_urandom();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* hrtimer_setup(), which came with Linux 6.13, in the place of hrtimer_init(). */
+/* hrtimer_setup() replaced hrtimer_init() in Linux 6.13. */
 #ifndef _COMPAT_LINUX_HRTIMER_H
 #define _COMPAT_LINUX_HRTIMER_H
 

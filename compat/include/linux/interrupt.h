@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * devm_request_irq() for a line whose other handlers may run in threads: since
- * Linux 6.9 it adapts to their IRQF_ONESHOT by itself.
+ * devm_request_irq() for a line that threaded handlers may share. Since Linux 6.9
+ * it adapts to their IRQF_ONESHOT by IRQF_COND_ONESHOT.
  */
 #ifndef _COMPAT_LINUX_INTERRUPT_H
 #define _COMPAT_LINUX_INTERRUPT_H
@@ -14,7 +14,7 @@ static inline int devm_request_irq(struct device *dev, unsigned int irq,
 				   irq_handler_t handler, unsigned long flags,
 				   const char *name, void *dev_id)
 {
-	/* Without a message, if the flags don't match the other handlers'. */
+	/* IRQF_PROBE_SHARED: no message if the other handlers' flags differ. */
 	int ret = devm_request_threaded_irq(dev, irq, handler, NULL,
 					    flags | IRQF_PROBE_SHARED, name,
 					    dev_id);

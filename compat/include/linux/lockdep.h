@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * DEFINE_WAIT_OVERRIDE_MAP() and lock_map_acquire_try(), which came with Linux 6.4
- * and late in 6.1. Without them no map can override the wait type that lockdep
- * checks: this one is a lock like any other.
+ * DEFINE_WAIT_OVERRIDE_MAP() and lock_map_acquire_try() came with Linux 6.4 and a
+ * late 6.1. Older kernels can't override the wait type that lockdep checks: there,
+ * the map is an ordinary lock.
  */
 #ifndef _COMPAT_LINUX_LOCKDEP_H
 #define _COMPAT_LINUX_LOCKDEP_H

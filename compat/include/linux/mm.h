@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* vm_flags_set() and vm_flags_clear(), which came with Linux 6.3. */
+/* vm_flags_set() and vm_flags_clear() came with Linux 6.3. */
 #ifndef _COMPAT_LINUX_MM_H
 #define _COMPAT_LINUX_MM_H
 

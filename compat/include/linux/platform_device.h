@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* compat/module.c registers the driver, and does what a kernel tree need not. */
+/* compat/module.c registers the driver: it also binds beside the kernel's own. */
 #ifndef _COMPAT_LINUX_PLATFORM_DEVICE_H
 #define _COMPAT_LINUX_PLATFORM_DEVICE_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Functions of the random number generator that the driver needs, and that no
- * stock kernel offers to modules; see compat/random.c and compat/look.c.
+ * Functions of the random number generator that no stock kernel offers to modules.
+ * compat/random.c and compat/look.c provide them.
  */
 #ifndef _COMPAT_LINUX_RANDOM_H
 #define _COMPAT_LINUX_RANDOM_H
@@ -11,14 +11,14 @@
 struct device;
 
 /**
- * devm_vmfork_look() - look before every draw of random numbers
+ * devm_vmfork_look() - check the generation ID before every random draw
  * @dev: the device that announces that this machine was cloned
- * @look: called before every draw of random numbers and at every timer tick,
- *	with false; where a Generic Event Device stands in for the SCI, also
- *	from its hard interrupt, with true. Any context, interrupts included. No
- *	call is under way any more once @dev is unbound.
+ * @look: callback; any context, hard interrupts included. Called with false before
+ *	every draw of random numbers and at every timer tick. With
+ *	hardware-reduced ACPI, also called with true from the Generic Event
+ *	Device's hard interrupt. Once @dev is unbound, no call is running.
  *
- * Where the looks are not available, a message says why, and they are left out.
+ * If the kernel can't make these calls, it logs the reason, and succeeds without.
  *
  * Context: Process context. May sleep.
  * Return: 0, or -ENOMEM.
@@ -26,11 +26,11 @@ struct device;
 int devm_vmfork_look(struct device *dev, void (*look)(bool announced));
 
 /**
- * vmfork_reseed() - have the random number generator reseed with an identifier
+ * vmfork_reseed() - reseed the random number generator with an identifier
  * @id: what is unique about this machine; not credited as entropy
  * @len: the length of @id in bytes
  *
- * A generator that was never seeded only takes @id in, for its first seeding.
+ * A generator that was never seeded mixes @id in, for its first seeding.
  *
  * Context: Any in which a spinlock_t can be taken.
  * Return: 0, or the error of RNDRESEEDCRNG.
@@ -38,10 +38,10 @@ int devm_vmfork_look(struct device *dev, void (*look)(bool announced));
 int vmfork_reseed(const void *id, size_t len);
 
 /**
- * vmfork_notify() - call the vmfork notifiers, soon
+ * vmfork_notify() - schedule the vmfork notifiers
  *
- * They may block, so that a work item calls them. A module reaches them only
- * where the kernel's own driver is a module too; where that driver is built in,
+ * A work item calls them, because they may block. A module reaches them only
+ * where the kernel's own driver is a module, too. If that driver is built in,
  * it calls them itself.
  *
  * Context: Any.
@@ -52,10 +52,10 @@ void vmfork_notify(void);
 static inline void vmfork_notify(void) { }
 #endif
 
-/* For compat/module.c: opens and closes what vmfork_reseed() needs. */
+/* compat/module.c calls these: they open and close what vmfork_reseed() needs. */
 int vmfork_open(void);
 void vmfork_close(void);
-/* Frees what the looks have left, when no device is bound any more. */
+/* Frees the looks' ftrace filters. No device may be bound. */
 void look_free(void);
 
 #endif /* _COMPAT_LINUX_RANDOM_H */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Moved from asm/ with Linux 6.12. */
+/* Linux 6.12 moved this header from asm/ to linux/. */
 #ifndef _COMPAT_LINUX_UNALIGNED_H
 #define _COMPAT_LINUX_UNALIGNED_H
 
