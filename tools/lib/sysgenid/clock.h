@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The clock of timeouts, for the library and for the programs around it.
+ * The clock for timeouts, for the library and the programs around it.
  */
 #ifndef CLOCK_H
 #define CLOCK_H
@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <time.h>
 
-/* Milliseconds since some fixed moment. */
+/* Returns the milliseconds since an arbitrary fixed time. */
 static inline int64_t now_ms(void)
 {
 	struct timespec now;

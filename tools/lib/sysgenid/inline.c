@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * The out-of-line copies of the functions that the header has inline, and the
- * version.
+ * Out-of-line copies of the header's inline functions, and the version.
  */
 #define SYSGENID_INLINE
 #include "sysgenid.h"

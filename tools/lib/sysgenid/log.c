@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Logs, once, that no source was found: to the program's callback, or else to
- * the system's log. syslog(3) would leave the program a descriptor and settings.
+ * Logs, once, that no source was found: to the program's callback, or to the
+ * system log. syslog(3) would leave a descriptor and settings in the program.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,7 +28,7 @@ static void log_to_system(const char *text)
 		return;
 	snprintf(line, sizeof(line), "<%d>%s[%d]: %s", LOG_USER | LOG_NOTICE,
 		 program_invocation_short_name, (int)getpid(), text);
-	/* Where the log is full or missing, there is no other place to say so. */
+	/* If the log is full or missing, there is no other place to report it. */
 	(void)sendto(fd, line, strlen(line), MSG_NOSIGNAL,
 		     (const struct sockaddr *)&log, sizeof(log));
 	close(fd);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * The process's own state: its descriptors, and whether it was forked.
+ * Per-process state: file descriptors, and whether the process was forked.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,7 +23,7 @@ int sysgenid_above_stdio_(int fd)
 	return other;
 }
 
-/* A page that the kernel fills with zeros in each child; getpid() may repeat. */
+/* The kernel fills this page with zeros in each child. A pid may repeat. */
 static uint64_t *map_marker(void)
 {
 	static uint64_t *marker;
@@ -46,7 +46,7 @@ static uint64_t *map_marker(void)
 
 uint64_t sysgenid_process_(void)
 {
-	static uint64_t last;	/* inherited: a child's is its parent's */
+	static uint64_t last;	/* inherited, so a child's numbers go on from it */
 	uint64_t *marker = map_marker();
 	uint64_t number = 0, next;
 

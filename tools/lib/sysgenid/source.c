@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Finds and maps the sources, and is the slow path of the in-line check.
+ * Finds and maps the sources, and has the slow path of the in-line check.
  *
- * No lock is taken, so that all of this works at any time: before main(), in a
- * child of a fork, in several threads at once. Each source is published by one
- * compare-and-swap.
+ * This code takes no lock. It works before main(), in a forked child, and in
+ * several threads at once. One compare-and-swap publishes each source.
  */
 #define _GNU_SOURCE
 #include <endian.h>
@@ -30,9 +29,9 @@ static const struct source *device, *vmclock;
 static const volatile struct sysgenid_word_ *hardware;
 
 /*
- * The words that sysgenid_seen points to in the place of sources not found. A
- * word changes when its source is found after all, so that in-line checks
- * notice that, at no cost: counter, the hardware's two halves, vmclock.
+ * struct sysgenid_seen points to these words in the place of sources not found. A
+ * source that is found later changes its word, and so the in-line check notices at
+ * no cost. The words: counter, the hardware's two halves, vmclock.
  */
 static uint64_t missing[4];
 
@@ -75,7 +74,7 @@ bool sysgenid_is_source_(const struct source *source, int fd)
 {
 	struct stat node;
 
-	/* The number is the module's as long as the page is mapped. */
+	/* The device number stays the module's while the page is mapped. */
 	return fd >= 0 && !fstat(fd, &node) && S_ISCHR(node.st_mode) &&
 	       S_ISCHR(source->node.st_mode) &&
 	       node.st_rdev == source->node.st_rdev;
@@ -103,8 +102,8 @@ static void unmap(struct source *source)
 }
 
 /*
- * A file that is no device stands in for one only if the environment names it:
- * a chroot may have an empty /dev/sysgenid, for a bind mount that is not there.
+ * A file that is not a device is accepted only if the environment names it. A
+ * chroot may have an empty /dev/sysgenid as the target of a missing bind mount.
  */
 static bool can_map(const struct source *source, const char *variable, size_t size)
 {
@@ -140,7 +139,7 @@ static struct source *map(const char *path, const char *variable, size_t size)
 	return NULL;
 }
 
-/* The first thread to find a source publishes it; the others drop theirs. */
+/* The first thread to find a source publishes it; other threads drop theirs. */
 static void publish(const struct source **slot, struct source *source,
 		    uint64_t *instead)
 {
@@ -165,7 +164,7 @@ static bool find_device(void)
 	return source;
 }
 
-/* Does the hypervisor behind that page count generations? */
+/* Returns whether the hypervisor behind that page counts generations. */
 static bool has_generation(const struct source *source)
 {
 	const volatile struct vmclock_page *page = source->page;
@@ -193,7 +192,7 @@ static bool find_vmclock(void)
 	return true;
 }
 
-/* The identifier in the page behind the counter's; NULL: not for this process. */
+/* Maps the page of the hardware's identifier; NULL: not for this process. */
 static const volatile void *map_hardware(int fd)
 {
 	size_t size = sysconf(_SC_PAGESIZE);
@@ -208,8 +207,8 @@ static const volatile void *map_hardware(int fd)
 }
 
 /*
- * For programs that may write to the device. The descriptor that the library
- * keeps is for reading only, as children may inherit it.
+ * Maps the hardware's identifier, if the program may write to the device. The
+ * descriptor for writing is closed again: children may inherit what stays open.
  */
 static void find_hardware(void)
 {
@@ -257,8 +256,8 @@ int sysgenid_open(void)
 }
 
 /*
- * Before main(), and before the constructors of most others. It logs nothing:
- * many programs have this library only because another library needs it.
+ * Runs before main(), and before most other constructors. It logs nothing: many
+ * programs have this library only because another library needs it.
  */
 static void __attribute__((constructor(101))) open_early(void)
 {
@@ -276,9 +275,9 @@ enum sysgenid_source sysgenid_get_source(void)
 }
 
 /*
- * A change of vmclock's word is followed by the kernel's reseed at a moment
- * that no interface shows, unless vmgenid drives the device as well, which only
- * the hardware's page proves.
+ * After vmclock's word changes, the kernel reseeds at a moment that no interface
+ * shows, unless vmgenid drives the device as well. Only the hardware's page proves
+ * that it does.
  */
 unsigned int sysgenid_get_properties(void)
 {
@@ -297,7 +296,7 @@ unsigned int sysgenid_get_properties(void)
  * Loading
  */
 
-/* A whole word, on 32-bit CPUs too. */
+/* Loads a whole word, also on 32-bit CPUs. */
 static uint64_t load(const volatile void *word)
 {
 	uint64_t value = *(const volatile uint64_t *)word, again;
@@ -357,7 +356,7 @@ int sysgenid_barrier(uint64_t *generation)
 	return ret;
 }
 
-/* A pointer that is read after @values: a source found later changes these. */
+/* Call it before the pointers are loaded: a source found later changes its word. */
 static void load_missing(uint64_t values[4])
 {
 	for (int i = 0; i < 4; i++)
@@ -365,9 +364,9 @@ static void load_missing(uint64_t values[4])
 }
 
 /*
- * The slow path. The identifiers are loaded before the kernel is asked, and the
- * counter after: so the kernel has acted on everything that @now holds, and
- * what changes meanwhile is found by the next check.
+ * The slow path loads the identifiers before it queries the kernel, and the counter
+ * after. So the kernel has handled everything that @now stores. The next check
+ * finds changes in between.
  */
 int sysgenid_look_(const struct sysgenid_seen *seen, struct sysgenid_seen *now)
 {
@@ -377,7 +376,7 @@ int sysgenid_look_(const struct sysgenid_seen *seen, struct sysgenid_seen *now)
 	uint64_t generation;
 	int error = errno;
 
-	/* All differences are changes; a later version may know others. */
+	/* Any difference is a change; a later version may use @seen. */
 	(void)seen;
 	if (!__atomic_load_n(&looked, __ATOMIC_ACQUIRE))
 		sysgenid_find_();

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-/* The version of this header; sysgenid_version() has that of the library. */
+/* The version of this header. sysgenid_version() returns that of the library. */
 #define SYSGENID_VERSION_MAJOR	1
 #define SYSGENID_VERSION_MINOR	0
 #define SYSGENID_VERSION_PATCH	0
@@ -27,8 +27,8 @@ extern "C" {
 				 SYSGENID_VERSION_PATCH)
 
 /*
- * The library exports every inline function too: for other languages, for
- * function pointers, and for compilers that do not inline.
+ * The library also exports every inline function: for other languages, function
+ * pointers, and compilers that do not inline.
  */
 #ifndef SYSGENID_INLINE
 #define SYSGENID_INLINE	extern __inline __attribute__((__gnu_inline__))
@@ -48,13 +48,13 @@ unsigned int sysgenid_version(void);
 /**
  * struct sysgenid_seen - the generation that something was last adjusted to
  *
- * One for each thing that must be adjusted after a change, protected by the
- * lock that protects this thing. All zero bytes are a valid start: the first
- * sysgenid_changed() then reports a change. It can be copied and moved.
+ * Keep one for each thing that must be adjusted after a change, under the lock
+ * that protects this thing. All zero bytes are a valid start: the first
+ * sysgenid_changed() then reports a change. The struct can be copied and moved.
  *
- * The members are for this header and the library only. Inline code compares
- * the words behind the three pointers with @values_; the library chooses the
- * words, in sysgenid_look_().
+ * Only this header and the library use the members. Inline code compares the
+ * words behind the three pointers with @values_. sysgenid_look_() chooses the
+ * words.
  */
 struct sysgenid_seen {
 	const volatile void *counter_;	/* one word */
@@ -68,24 +68,24 @@ struct sysgenid_word_ {
 	uint64_t value;
 } __attribute__((__packed__, __may_alias__));
 
-/* sysgenid_changed() calls it if a word differs. Do not call it directly. */
+/* sysgenid_changed() calls this if a word differs. Do not call it directly. */
 int sysgenid_look_(const struct sysgenid_seen *seen, struct sysgenid_seen *now);
 
 /**
  * sysgenid_is_current() - check that the generation is still the one seen
  * @seen: the generation to compare with
  *
- * For the last moment before a result is released. It makes no system call.
+ * Call it just before a result is released. It makes no system call.
  *
- * Returns: 1 if the generation is the same; 0 if it changed, or nothing was
- * seen yet.
+ * Returns: 1 if the generation is the same; 0 if it changed, or if @seen is all
+ * zero bytes.
  */
 SYSGENID_INLINE int sysgenid_is_current(const struct sysgenid_seen *seen)
 {
 	const volatile struct sysgenid_word_ *hardware;
 	int same = 0;
 
-	/* The caller's work must stay on its side of the comparison. */
+	/* Compiler barriers: the caller's loads and stores stay on their side. */
 	__asm__ __volatile__("" : : : "memory");
 	if (__builtin_expect(seen->counter_ != 0, 1)) {
 		hardware = (const volatile struct sysgenid_word_ *)seen->hardware_;
@@ -99,16 +99,16 @@ SYSGENID_INLINE int sysgenid_is_current(const struct sysgenid_seen *seen)
 }
 
 /**
- * sysgenid_changed() - check whether the generation is another than the one seen
+ * sysgenid_changed() - check whether the generation differs from the one seen
  * @seen: the generation to compare with; not modified
  * @now: on a change, stores the generation to remember after the adjustment;
  *	or NULL
  *
- * Without a change this is a few loads. On a change the library asks the
- * kernel first, so that the kernel's random number generator was reseeded when
- * this function returns; sysgenid_get_properties() has the limits.
+ * Without a change this costs a few loads. On a change, the library queries the
+ * kernel before it returns: the kernel's random number generator has reseeded by
+ * then. sysgenid_get_properties() reports the exceptions.
  *
- * Returns: 1 if the generation changed, or nothing was seen yet; 0 otherwise.
+ * Returns: 1 if the generation changed, or if @seen is all zero bytes; 0 otherwise.
  */
 SYSGENID_INLINE int sysgenid_changed(const struct sysgenid_seen *seen,
 				     struct sysgenid_seen *now)
@@ -119,12 +119,12 @@ SYSGENID_INLINE int sysgenid_changed(const struct sysgenid_seen *seen,
 }
 
 /**
- * sysgenid_remember() - store that everything is adjusted to a generation
+ * sysgenid_remember() - store that an adjustment to a generation is complete
  * @seen: where to store the generation
  * @now: the generation that sysgenid_changed() stored before the adjustment
  *
- * An adjustment that failed must not be remembered: the next
- * sysgenid_changed() then reports the change again.
+ * Do not call it after an adjustment that failed: the next sysgenid_changed()
+ * then reports the change again.
  */
 SYSGENID_INLINE void sysgenid_remember(struct sysgenid_seen *seen,
 				       const struct sysgenid_seen *now)
@@ -148,18 +148,18 @@ unsigned int sysgenid_get_properties(void);
  * Sources
  */
 
-/* The source of the number that sysgenid_generation() returns. */
+/* The source of the numbers that sysgenid_generation() returns. */
 enum sysgenid_source {
-	SYSGENID_SOURCE_NONE,		/* there is none: it never changes */
+	SYSGENID_SOURCE_NONE,		/* no source: the generation never changes */
 	SYSGENID_SOURCE_DEVICE,		/* /dev/sysgenid */
 	SYSGENID_SOURCE_VMCLOCK		/* /dev/vmclock0 */
 };
 
 /**
- * sysgenid_open() - look for those sources that were not found before
+ * sysgenid_open() - find sources that were not found before
  *
  * The library does this before main(). A program calls it to learn the result,
- * or again later, if the program started before the device was there. What is
+ * or calls it later, if the device may have appeared since. A source that is
  * found later counts as a change.
  *
  * Returns: 0 if there is a source; -1 otherwise, with errno as open() or mmap()
@@ -168,9 +168,9 @@ enum sysgenid_source {
 int sysgenid_open(void);
 
 /**
- * sysgenid_get_source() - the source that was found so far
+ * sysgenid_get_source() - return the source that was found so far
  *
- * It logs nothing, and does not look for a source.
+ * This function neither searches for a source nor logs.
  */
 enum sysgenid_source sysgenid_get_source(void);
 
@@ -178,37 +178,38 @@ enum sysgenid_source sysgenid_get_source(void);
  * sysgenid_set_log() - set the callback invoked when no source is found
  * @log: receives one sentence, without a newline; NULL: logs nothing
  *
- * It is called once in a process, by the first sysgenid_open() or
- * sysgenid_watcher_new() of the program that finds no source. The default
- * sends the sentence to the system's log, with priority notice.
+ * The callback runs once in a process: in the first call of sysgenid_open() or
+ * sysgenid_watcher_new() that finds no source. The default sends the sentence to
+ * the system log, with priority notice.
  */
 typedef void sysgenid_log(const char *text);
 void sysgenid_set_log(sysgenid_log *log);
 
 /**
- * sysgenid_generation() - the number of the current generation
+ * sysgenid_generation() - return the number of the current generation
  *
- * It is a load from the source that sysgenid_get_source() names, so a change
- * that only another source shows does not change the number. Compare numbers
- * for equality only: a reboot starts again at 0, and those of /dev/vmclock0
- * are the hypervisor's.
+ * The number is loaded from the source that sysgenid_get_source() names. Changes
+ * that only another source shows do not change it. Compare numbers for equality
+ * only: they start at 0 again on reboot, and the hypervisor chooses those of
+ * /dev/vmclock0.
  */
 uint64_t sysgenid_generation(void);
 
 /**
- * sysgenid_barrier() - the number of the generation, after a look at the hardware
+ * sysgenid_barrier() - check the hardware, then return the generation's number
  * @generation: stores the number
  *
- * This is a system call. Restores that happened before the call are in the
- * number.
+ * This is a system call. The number includes restores that happened before the
+ * call.
  *
- * Returns: 0; or -1 with errno set, and sysgenid_generation() stored, if the
- * program closed the library's descriptor and the device can't be opened.
+ * Returns: 0; or -1 with errno set if the program closed the library's descriptor
+ * and the device can't be opened again. @generation then stores the result of
+ * sysgenid_generation().
  */
 int sysgenid_barrier(uint64_t *generation);
 
 /*
- * Watchers, for event loops. A watcher is to be used by one thread at a time.
+ * Watchers, for event loops. Only one thread at a time may use a watcher.
  */
 struct sysgenid_watcher;
 
@@ -219,9 +220,9 @@ struct sysgenid_watcher;
  * sysgenid_watcher_new() - create a watcher that has acknowledged the current generation
  * @flags: 0 or SYSGENID_TRACKED
  *
- * Returns: the watcher; or NULL with errno set: EINVAL for unknown flags,
- * EACCES if the device can't be opened for writing and SYSGENID_TRACKED needs
- * that, or what the system calls set. Without a source the watcher never wakes.
+ * Returns: the watcher; or NULL with errno set: EINVAL for unknown flags, EACCES
+ * if SYSGENID_TRACKED is set and the device can't be opened for writing, or the
+ * error of a system call. Without a source the watcher never wakes.
  */
 struct sysgenid_watcher *sysgenid_watcher_new(unsigned int flags);
 
@@ -229,17 +230,17 @@ struct sysgenid_watcher *sysgenid_watcher_new(unsigned int flags);
  * sysgenid_watcher_free() - free a watcher
  * @watcher: the watcher, or NULL
  *
- * In a forked child this leaves the parent's watcher alone.
+ * In a forked child, this does not affect the parent's watcher.
  */
 void sysgenid_watcher_free(struct sysgenid_watcher *watcher);
 
 /**
- * sysgenid_watcher_fd() - a descriptor for the caller's own event loop
+ * sysgenid_watcher_fd() - return a descriptor for the caller's own event loop
  * @watcher: the watcher
  *
- * Readable (POLLIN) when sysgenid_watcher_wait() with a timeout of 0 should be
- * called. Do not read from it or close it. It stays the same until the watcher
- * is freed.
+ * It is readable (POLLIN) when the program should call sysgenid_watcher_wait()
+ * with a timeout of 0. Do not read from it or close it. It stays the same until
+ * the watcher is freed.
  */
 int sysgenid_watcher_fd(const struct sysgenid_watcher *watcher);
 
@@ -250,33 +251,33 @@ int sysgenid_watcher_fd(const struct sysgenid_watcher *watcher);
  * @generation: stores the number of the generation
  *
  * Returns: 1 on a new generation; 0 on timeout; -1 with errno set: EINTR on a
- * signal, or what the system calls set in a forked child.
+ * signal, or, in a forked child, the error of a system call.
  */
 int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 			  uint64_t *generation);
 
 /**
- * sysgenid_watcher_ack() - acknowledge that everything is adjusted to a generation
+ * sysgenid_watcher_ack() - acknowledge that the adjustment to a generation is complete
  * @watcher: the watcher
  * @generation: the number that sysgenid_watcher_wait() stored
  *
- * Returns: 0; or -1 with errno set: ESTALE if there is a newer generation, so
- * wait and adjust again.
+ * Returns: 0; or -1 with errno set: ESTALE if there is a newer generation: wait
+ * and adjust again.
  */
 int sysgenid_watcher_ack(struct sysgenid_watcher *watcher,
 			 uint64_t generation);
 
 /*
- * For overseers. Both fail with ENODEV without /dev/sysgenid.
+ * Functions for overseers. Both fail with ENODEV without /dev/sysgenid.
  */
 
 /**
  * sysgenid_trigger() - start a new generation
- * @minimum: the new number is this, or the current one plus one if that is more
+ * @minimum: the new number is the greater of this and the current one plus one
  *
- * Returns: 0; or -1 with errno set: EACCES, the caller has neither
+ * Returns: 0; or -1 with errno set: EACCES if the caller has neither
  * CAP_CHECKPOINT_RESTORE nor CAP_SYS_ADMIN in the initial user namespace;
- * EINVAL or EOVERFLOW, the number is over SYSGENID_TRIGGER_MAX.
+ * EINVAL or EOVERFLOW if the number would exceed SYSGENID_TRIGGER_MAX.
  */
 int sysgenid_trigger(uint32_t minimum);
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The part of the VMClock page that tells of a restored snapshot.
+ * The fields of the VMClock page that show a restored snapshot.
  *
- * The layout is specified at https://uapi-group.org/specifications/specs/vmclock/
- * and by include/uapi/linux/vmclock-abi.h of the kernel (Linux 6.13, the
- * generation counter and the notification 7.0). All fields are little-endian.
+ * https://uapi-group.org/specifications/specs/vmclock/ and the kernel's
+ * include/uapi/linux/vmclock-abi.h specify the layout. The page came with Linux
+ * 6.13, the generation counter and the notification with 7.0. All fields are
+ * little-endian.
  */
 #ifndef VMCLOCK_H
 #define VMCLOCK_H
@@ -23,11 +24,11 @@ struct vmclock_page {
 	uint32_t size;
 	uint16_t version;
 	uint8_t other_constants[2];
-	uint32_t sequence;		/* odd: what follows is being changed */
+	uint32_t sequence;		/* odd: the fields below are being changed */
 	uint64_t disruption;
 	uint64_t flags;
-	uint8_t clock[72];		/* the time, of no interest here */
-	uint64_t generation;		/* of any value, never repeated */
+	uint8_t clock[72];		/* the time; not used here */
+	uint64_t generation;		/* any value, never repeated */
 };
 
 _Static_assert(offsetof(struct vmclock_page, flags) == 24, "layout");

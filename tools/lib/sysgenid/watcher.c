@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * Watchers. Each has an epoll instance, whose descriptor stays the same, and
- * in it one descriptor for each source.
+ * A watcher has an epoll instance, whose descriptor stays the same. The instance
+ * holds one descriptor for each source, and an eventfd.
  *
- * Those are edge-triggered, and never read: so a watcher needs no permission to
- * write, and opens nothing after it was created. What makes the instance
- * readable until the generation is acknowledged is an eventfd.
+ * The sources are edge-triggered and never read. So a watcher needs no write
+ * permission, and opens nothing after it was created. The eventfd keeps the
+ * instance readable until the generation is acknowledged.
  */
 #define _GNU_SOURCE
 #include <endian.h>
@@ -27,16 +27,16 @@
 #include "source.h"
 #include "vmclock.h"
 
-/* How often a source is looked at that announces no change, in seconds. */
+/* Interval at which a source without notifications is checked, in seconds. */
 #define LOOK_EVERY	1
 
-/* The sources that epoll_wait() reports, as the data of its events. */
+/* The data of the events that epoll_wait() reports */
 enum { PENDING, DEVICE, VMCLOCK };
 
 /**
- * struct moment - the generation of all sources at some moment
- * @counter: the device's
- * @vmclock: vmclock's
+ * struct moment - the generation of all sources at one moment
+ * @counter: number of the device
+ * @vmclock: number of vmclock
  */
 struct moment {
 	uint64_t counter;
@@ -46,13 +46,13 @@ struct moment {
 /**
  * struct sysgenid_watcher - a watcher
  * @loop: the epoll instance
- * @pending: an eventfd that is always readable; in @loop with EPOLLIN, or none
- * @device: the device, or a timer; -1: there is none
- * @vmclock: vmclock, or a timer; -1: there is none
+ * @pending: an eventfd that is always readable; in @loop with EPOLLIN or 0
+ * @device: descriptor of the device, or of a timer; -1: none
+ * @vmclock: descriptor of vmclock, or of a timer; -1: none
  * @flags: as given to sysgenid_watcher_new()
- * @process: the process that this watcher belongs to
- * @acked: what was last acknowledged
- * @reported: what sysgenid_watcher_wait() last reported
+ * @process: sysgenid_process_() of the process that this watcher belongs to
+ * @acked: the generation last acknowledged
+ * @reported: the generation that sysgenid_watcher_wait() last reported
  */
 struct sysgenid_watcher {
 	int loop;
@@ -117,8 +117,8 @@ static int new_device(const struct source *source, unsigned int flags)
 }
 
 /*
- * Before Linux 7.0 /dev/vmclock0 can't be polled, and epoll refuses it. Later
- * ones can, but hang up if the hypervisor sends no notifications.
+ * epoll refuses /dev/vmclock0 before Linux 7.0. Later kernels hang up if the
+ * hypervisor sends no notifications. In both cases a timer takes its place.
  */
 static int new_vmclock(const struct source *source)
 {
@@ -136,7 +136,7 @@ static int new_vmclock(const struct source *source)
 	return pollfd.fd;
 }
 
-/* Does the kernel keep account of this watcher? */
+/* Returns whether the kernel counts this watcher as tracked. */
 static bool is_tracked(const struct sysgenid_watcher *watcher)
 {
 	const struct source *source = sysgenid_device_();
@@ -145,7 +145,7 @@ static bool is_tracked(const struct sysgenid_watcher *watcher)
 	       S_ISCHR(source->node.st_mode);
 }
 
-/* Migrated to a hypervisor that sends no notifications. */
+/* The machine was migrated to a hypervisor that sends no notifications. */
 static void replace_vmclock(struct sysgenid_watcher *watcher, int loop)
 {
 	int fd = new_timer();
@@ -159,9 +159,9 @@ static void replace_vmclock(struct sysgenid_watcher *watcher, int loop)
 }
 
 /*
- * A periodic timer that has expired starts again only when it is read, or asked
- * for the time left: a read would take the event from a parent that shares the
- * timer. Fails harmlessly for what is no timer.
+ * An expired periodic timer restarts when it is read, or asked for the time left.
+ * A read would take the event from a parent that shares the timer. For any other
+ * descriptor this fails, harmlessly.
  */
 static void restart_timer(int fd)
 {
@@ -172,7 +172,7 @@ static void restart_timer(int fd)
 	errno = error;
 }
 
-/* Consumes the events; what comes later is new. */
+/* Consumes the pending events. */
 static void drain(struct sysgenid_watcher *watcher, int loop)
 {
 	struct epoll_event events[3];
@@ -189,7 +189,7 @@ static void drain(struct sysgenid_watcher *watcher, int loop)
 	}
 }
 
-/* Adds everything to an epoll instance, and consumes the first events. */
+/* Adds all descriptors to an epoll instance, and consumes the first events. */
 static int fill(struct sysgenid_watcher *watcher, int loop, bool pending)
 {
 	if (add(loop, watcher->pending, pending ? EPOLLIN : 0, PENDING) ||
@@ -229,7 +229,7 @@ static struct moment current(const struct sysgenid_watcher *watcher)
 	return moment;
 }
 
-/* The number by which the program knows it. */
+/* Returns the number that the program knows this moment by. */
 static uint64_t number(struct moment moment)
 {
 	return sysgenid_device_() ? moment.counter : moment.vmclock;
@@ -240,7 +240,7 @@ static bool is_pending(const struct sysgenid_watcher *watcher)
 	return !is_same(watcher->reported, watcher->acked);
 }
 
-/* Makes the loop readable, or no longer. */
+/* Makes the epoll instance readable, or ends that. */
 static void set_pending(const struct sysgenid_watcher *watcher, bool pending)
 {
 	struct epoll_event event = {
@@ -251,11 +251,11 @@ static void set_pending(const struct sysgenid_watcher *watcher, bool pending)
 }
 
 /*
- * A child shares the open files that it inherited. That does no harm, except
- * to the epoll instance, whose events its parent would miss, and to a tracked
- * descriptor, which acknowledges.
+ * A child shares the open files that it inherited. Two of these need replacing:
+ * the epoll instance, or the parent misses events, and a tracked descriptor, or
+ * the child acknowledges for the parent.
  */
-static int leave_parent(struct sysgenid_watcher *watcher)
+static int reopen_after_fork(struct sysgenid_watcher *watcher)
 {
 	uint64_t process = sysgenid_process_();
 	int loop, device = watcher->device;
@@ -316,7 +316,7 @@ struct sysgenid_watcher *sysgenid_watcher_new(unsigned int flags)
 	device = sysgenid_device_();
 	vmclock = sysgenid_vmclock_();
 
-	/* From before the first event: better one change too many. */
+	/* Load before the first event: an extra change is better than a missed one. */
 	watcher->acked.vmclock = sysgenid_load_vmclock_();
 	sysgenid_barrier(&watcher->acked.counter);
 	watcher->acked.counter = device ? watcher->acked.counter : 0;
@@ -351,7 +351,7 @@ void sysgenid_watcher_free(struct sysgenid_watcher *watcher)
 
 	if (!watcher)
 		return;
-	/* A child that inherited it may have it open for longer. */
+	/* A forked child may keep the descriptor open for longer. */
 	if (is_tracked(watcher) && watcher->process == sysgenid_process_())
 		ioctl(watcher->device, SYSGENID_SET_WATCHER_TRACKING, 0);
 	close_if_open(watcher->device);
@@ -375,7 +375,7 @@ int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 	bool over = false;
 	int ready;
 
-	if (leave_parent(watcher))
+	if (reopen_after_fork(watcher))
 		return -1;
 	for (;;) {
 		bool was_pending = is_pending(watcher);
@@ -387,7 +387,7 @@ int sysgenid_watcher_wait(struct sysgenid_watcher *watcher, int timeout,
 			set_pending(watcher, !was_pending);
 		if (is_pending(watcher))
 			return 1;
-		/* Woken without a change, perhaps again and again. */
+		/* Wake-ups without a change must not extend the timeout. */
 		if (over)
 			return 0;
 		ready = poll(&pollfd, 1, timeout < 0 ? -1 : (int)left);
@@ -403,7 +403,7 @@ int sysgenid_watcher_ack(struct sysgenid_watcher *watcher, uint64_t generation)
 	struct moment now;
 	__u32 counter = generation;
 
-	if (leave_parent(watcher))
+	if (reopen_after_fork(watcher))
 		return -1;
 	now = current(watcher);
 	if (generation != number(now) || now.vmclock != watcher->reported.vmclock)
@@ -425,7 +425,7 @@ stale:
 }
 
 /*
- * For overseers
+ * Overseers
  */
 
 static int open_command(void)
@@ -465,7 +465,7 @@ int sysgenid_wait_watchers(int timeout)
 		return -1;
 	ret = ioctl(pollfd.fd, SYSGENID_WAIT_WATCHERS, limit);
 	error = errno;
-	/* The same error for a signal, and for a generation of now. */
+	/* EINTR means a signal or a new generation: distinguish them. */
 	if (ret && error == EINTR && poll(&pollfd, 1, 0) == 1)
 		error = ESTALE;
 	close(pollfd.fd);

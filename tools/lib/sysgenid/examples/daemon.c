@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * A service with the generation in its event loop: it hands out identifiers
- * that start with a random prefix, one for each line of the input, and makes a
- * new prefix when its system was cloned. Whoever restored the system can wait
- * for it to have done so.
+ * A service with the generation in its event loop. For each line of input it prints
+ * an identifier that starts with a random prefix. When its system was cloned, it
+ * makes a new prefix. An overseer can wait for that.
  */
 #include <err.h>
 #include <errno.h>
@@ -24,7 +23,7 @@ static void make_prefix(void)
 	number = 0;
 }
 
-/* Adjusts, and acknowledges; once more if there was a clone meanwhile. */
+/* Adjusts and acknowledges, again if there was another clone meanwhile. */
 static void adjust(struct sysgenid_watcher *watcher)
 {
 	uint64_t generation;
@@ -62,7 +61,7 @@ int main(void)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	make_prefix();
 
-	/* First the generation: what is served must not be of the old one. */
+	/* Handle the generation first: no result may come from the old one. */
 	while (poll(polled, 2, -1) > 0) {
 		if (polled[1].revents)
 			adjust(watcher);

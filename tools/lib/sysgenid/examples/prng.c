@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * A random number generator that gives no number to two clones. Each thread has
- * its own, so there are no locks.
+ * A random number generator that never gives two clones the same number. Each
+ * thread has its own state, so there are no locks.
  *
- * A number is computed, the generation compared again, and only then is the
- * number released: a snapshot taken in between makes the clones compute another.
+ * The generator computes a number, and compares the generation again before it
+ * releases the number. After a snapshot in between, each clone computes another.
  */
 #include <err.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 static _Thread_local uint64_t state;
 static _Thread_local struct sysgenid_seen seen;
 
-/* Compare, adjust, then remember: a seeding that fails is tried again. */
+/* Compares, adjusts, then remembers: if seeding fails, the next call retries. */
 static int seed_if_changed(void)
 {
 	struct sysgenid_seen now;
@@ -27,7 +27,7 @@ static int seed_if_changed(void)
 	return 0;
 }
 
-/* splitmix64: good for an example, not for secrets */
+/* splitmix64: fine for an example, unfit for secrets */
 static uint64_t compute(void)
 {
 	uint64_t z;
@@ -38,7 +38,7 @@ static uint64_t compute(void)
 	return z ^ (z >> 31);
 }
 
-static int in_steps;	/* wait for a line of input before releasing a number */
+static int in_steps;	/* wait for a line of input before a number is released */
 
 static uint64_t random_number(void)
 {

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Detect that the system was cloned, or restored from a snapshot.
 
-What a program keeps in memory and must be unique, such as the state of
-`random`, no longer is when the virtual machine that it runs in was cloned. The
-`secrets` and `uuid` modules draw from the kernel each time and need nothing.
+Cloning a virtual machine duplicates state in memory that must be unique, such as
+the state of `random`. The `secrets` and `uuid` modules draw from the kernel each
+time, and need no adjustment.
 
-In line, for each thing that must be adjusted, and each thread or under a lock:
+In line, with one object for each thing to adjust, in each thread or under a lock:
 
     seen = sysgenid.Seen()
     if seen.changed():
         adjust()
         seen.remember()
 
-In a thread of its own:
+With a callback in a separate thread:
 
     sysgenid.on_change(lambda generation: sysgenid.reseed_random())
 
@@ -21,8 +21,8 @@ In asyncio:
     async for generation in sysgenid.changes():
         adjust()
 
-This wraps libsysgenid(3). Where nothing reports clones, everything works and
-nothing ever changes.
+This module wraps libsysgenid(3). On a system that reports no clones, all
+functions work, and report no change.
 """
 import asyncio
 import ctypes
@@ -74,16 +74,16 @@ def _error() -> OSError:
 
 
 def open() -> None:
-    """Looks again for a source of the generation; OSError if there is none.
+    """Searches for a source of the generation again; OSError if there is none.
 
-    For a program that started before the device was there.
+    A program calls it if the device may have appeared after the program started.
     """
     if _lib.sysgenid_open():
         raise _error()
 
 
 def generation() -> int:
-    """The number of the current generation, after a look at the hardware."""
+    """Checks the hardware, then returns the number of the current generation."""
     number = ctypes.c_uint64()
     if _lib.sysgenid_barrier(ctypes.byref(number)):
         raise _error()
@@ -91,31 +91,31 @@ def generation() -> int:
 
 
 def is_never_stale() -> bool:
-    """Whether changed() finds every restore at once, on any CPU."""
+    """Returns whether changed() detects every restore at once, on any CPU."""
     return bool(_lib.sysgenid_get_properties() & _NEVER_STALE)
 
 
 class Seen:
-    """The generation that something was last adjusted to; at first, none."""
+    """The generation that something was last adjusted to; a new object has none."""
 
     def __init__(self) -> None:
         self._seen, self._now = _Seen(), _Seen()
 
     def changed(self) -> bool:
-        """Whether the generation is another, until that is remembered.
+        """Returns whether the generation changed since remember().
 
-        On a change the kernel is asked first, so that it has reseeded.
+        On a change it queries the kernel first, so the kernel has reseeded.
         """
         return bool(_lib.sysgenid_changed(self._seen, self._now))
 
     def remember(self) -> None:
-        """Stores the generation that changed() found last; after the adjustment."""
+        """Stores the generation that changed() found last. Call it after the adjustment."""
         _lib.sysgenid_remember(self._seen, self._now)
 
     def is_current(self) -> bool:
-        """Whether the generation is still the one remembered.
+        """Returns whether the generation is still the one remembered.
 
-        For the moment before a result is released that was computed before.
+        Call it just before a computed result is released.
         """
         return bool(_lib.sysgenid_is_current(self._seen))
 
@@ -132,19 +132,19 @@ def _seen_here() -> Seen:
 
 
 def changed() -> bool:
-    """Whether the generation changed since this thread first asked, or remembered."""
+    """Returns whether the generation changed since this thread's first call or remember()."""
     return _seen_here().changed()
 
 
 def remember() -> None:
-    """Ends the change that changed() has found in this thread."""
+    """Stores the generation that changed() found last in this thread."""
     _seen_here().remember()
 
 
 class Watcher:
-    """Wakes on new generations; its fileno() can be polled. For one thread at a time.
+    """Wakes on new generations; its fileno() can be polled. Use it in one thread at a time.
 
-    The overseer of a restore waits for a tracked one to acknowledge.
+    The overseer of a restore waits for a tracked watcher to acknowledge.
     """
 
     def __init__(self, tracked: bool = False) -> None:
@@ -155,15 +155,15 @@ class Watcher:
 
     def _open(self) -> int:
         if not self._watcher:
-            raise ValueError("the watcher is closed; create another")
+            raise ValueError("the watcher is closed; create a new one")
         return self._watcher
 
     def fileno(self) -> int:
-        """Readable when wait(0) should be called."""
+        """Returns a descriptor that is readable when wait(0) should be called."""
         return _lib.sysgenid_watcher_fd(self._open())
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Waits for a generation that was not acknowledged; None after so many seconds."""
+        """Waits for an unacknowledged generation; None after the timeout, in seconds."""
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         number = ctypes.c_uint64()
@@ -206,7 +206,7 @@ class Watcher:
 
 
 class Handle:
-    """A callback that on_change() has set."""
+    """The callback of one on_change()."""
 
     def __init__(self, callback: Callable[[int], object], tracked: bool) -> None:
         self._callback = callback
@@ -224,12 +224,12 @@ class Handle:
         poll = select.poll()
         poll.register(self._end, select.POLLIN)
         poll.register(self._watcher.fileno(), select.POLLIN)
-        # In a child, the first wait() separates its watcher from its parent's.
+        # In a forked child, the first wait() separates the watcher from its parent's.
         while self._adjust() and not any(fd == self._end for fd, _ in poll.poll()):
             pass
 
     def _adjust(self) -> bool:
-        """Calls the function until all is acknowledged; False if the thread has to end."""
+        """Calls the callback until all is acknowledged; False if the thread must end."""
         while (number := self._watcher.wait(0)) is not None:
             try:
                 self._callback(number)
@@ -237,18 +237,18 @@ class Handle:
             except Exception:       # pylint: disable=broad-except
                 sys.excepthook(*sys.exc_info())
                 failed = True
-            # The function may have cancelled this, or forked: the child has a new thread.
+            # The callback may have cancelled this, or forked: a child has a new thread.
             if self._cancelled or self._thread is not threading.current_thread():
                 return False
             if not failed:
                 self._watcher.ack(number)
-            # Not acknowledged: so it is called again, if not at once.
+            # Unacknowledged: call it again, after a second.
             elif select.select([self._end], [], [], 1)[0]:
                 return False
         return True
 
     def cancel(self) -> None:
-        """Ends the callbacks; a running one first returns."""
+        """Ends the callbacks. Waits for a running one to return, except from within it."""
         if self in _handles:
             _handles.discard(self)
             self._cancelled = True
@@ -263,7 +263,7 @@ _handles: set[Handle] = set()
 
 
 def _restart_in_child() -> None:
-    """Threads are not inherited; what is pending in a watcher is."""
+    """Starts new threads: a child inherits watchers and their events, but no threads."""
     for handle in list(_handles):
         os.close(handle._end)
         handle._end = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -274,16 +274,16 @@ os.register_at_fork(after_in_child=_restart_in_child)
 
 
 def on_change(callback: Callable[[int], object], tracked: bool = False) -> Handle:
-    """Calls a function with each new generation, in a thread of its own.
+    """Calls a function with each new generation, in a separate thread.
 
-    A generation is acknowledged when the function returns. An exception is
-    reported, and the function called again after a second.
+    The generation is acknowledged when the function returns. If it raises an
+    exception, that is reported, and the function is called again after a second.
     """
     return Handle(callback, tracked)
 
 
 async def changes(tracked: bool = False) -> AsyncIterator[int]:
-    """Yields each new generation; acknowledges it when the next one is asked for."""
+    """Yields each new generation, and acknowledges it when the next one is requested."""
     loop = asyncio.get_running_loop()
     woken = asyncio.Event()
     with Watcher(tracked) as watcher:
@@ -295,7 +295,7 @@ async def changes(tracked: bool = False) -> AsyncIterator[int]:
                     woken.clear()
                     await woken.wait()
                     continue
-                # Readable until acknowledged, of which the loop need not hear.
+                # The descriptor stays readable until acknowledged: stop polling it.
                 loop.remove_reader(watcher.fileno())
                 yield number
                 watcher.ack(number)
@@ -307,8 +307,8 @@ async def changes(tracked: bool = False) -> AsyncIterator[int]:
 def reseed_random() -> None:
     """Seeds the generators of `random`, and of `numpy.random` if loaded, from the kernel.
 
-    Instances of their own (`random.Random`, `numpy.random.default_rng()`) are the
-    program's to make again.
+    The program itself must replace separate instances, such as `random.Random` and
+    `numpy.random.default_rng()`.
     """
     random.seed()
     numpy = sys.modules.get("numpy")
