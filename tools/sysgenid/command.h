@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The parts of the command, sysgenid(8).
+ * Declarations that the files of the command, sysgenid(8), share.
  */
 #ifndef COMMAND_H
 #define COMMAND_H
@@ -23,20 +23,20 @@ struct options {
 	uint32_t minimum;
 	const char *root;	/* NULL: the running system */
 	int timeout;		/* in milliseconds; -1: forever */
-	char **command;		/* the words that are no options */
+	char **command;		/* the words after the options */
 };
 
-/* Ends the command; with --json, the error is an object. */
+/* Prints an error, with --json as an object, and exits. */
 void __attribute__((noreturn, format(printf, 2, 3)))
 die(int status, const char *format, ...);
 
-/* Prints one line, and frees the object. */
+/* Prints an object in one line, and frees it. */
 void print_json(struct json_object *object);
 
-/* Ends the command if there is no generation. */
+/* Exits with an error if no source of the generation exists. */
 void need_source(void);
 
-/* The generation, after a look at the hardware. */
+/* Checks the hardware, then returns the generation. */
 uint64_t get_generation(void);
 
 /* sysgenid hooks [list | run [NAME…]], in command_hooks.c */

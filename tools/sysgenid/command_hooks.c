@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * sysgenid hooks: lists the hooks that the overseer would run, or runs some
- * now, in the same units and the same sandbox.
+ * sysgenid hooks: lists the hooks of the overseer, or runs some of them now, in the
+ * same units and the same sandbox.
  */
 #include <inttypes.h>
 #include <json-c/json.h>
@@ -16,7 +16,7 @@
 
 #define DIRECTORY	"/etc/sysgenid/hooks.d"
 
-/* Why a hook would not be run, or NULL. */
+/* Returns why a hook would not be run, or NULL. */
 static const char *why_refused(const char *name, char *real)
 {
 	char path[PATH_MAX], unit[NAME_MAX + 1];
@@ -101,17 +101,17 @@ int do_hooks(const struct options *options)
 		return 0;
 	}
 	if (strcmp(words[0], "run"))
-		die(EXIT_USAGE, "hooks %s: there are hooks list and hooks run [NAME…]",
+		die(EXIT_USAGE, "hooks %s: use hooks list or hooks run [NAME…]",
 		    words[0]);
 	chosen = words[1] ? words + 1 : names;
 	for (char **name = chosen; name && *name; name++)
 		if (!is_listed(names, *name))
-			die(EXIT_USAGE, "there is no hook %s in %s; sysgenid hooks lists them",
+			die(EXIT_USAGE, "no hook %s in %s; sysgenid hooks lists the hooks",
 			    *name, DIRECTORY);
 	generation = get_generation();
 	if (!options->dry_run && systemd_open() < 0)
-		die(EXIT_PERMISSION, "systemd, which runs the hooks, can't be reached: "
-		    "only root may run hooks");
+		die(EXIT_PERMISSION, "cannot connect to systemd, which runs the hooks: "
+		    "run this as root");
 	for (char **name = chosen; name && *name; name++)
 		good &= run(*name, generation, options->dry_run);
 	return good ? 0 : EXIT_ERROR;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * sysgenid prepare: has hooks prepare the system for a snapshot, or undoes that.
+ * sysgenid prepare: runs hooks that prepare for a snapshot, or undoes that.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -23,7 +23,7 @@ static void note_thawed(const struct hook_run *run, enum hook_result result,
 	*(bool *)failed = true;
 }
 
-/* Returns false if something could not be undone. */
+/* Returns false if a hook could not undo its preparation. */
 static bool undo(uint64_t previous)
 {
 	struct hook_run like = {
@@ -35,7 +35,7 @@ static bool undo(uint64_t previous)
 	return prepare_undo(&like, HOOK_ATTEMPTS, note_thawed, &failed) && !failed;
 }
 
-/* Runs one; what it prints goes to stderr. */
+/* Runs one hook, and prints its output to stderr. */
 static bool freeze(const char *name, uint64_t generation, json_object *begun)
 {
 	struct hook_run run = {
@@ -49,7 +49,7 @@ static bool freeze(const char *name, uint64_t generation, json_object *begun)
 	else if (!done)
 		fprintf(stderr, "sysgenid: hook %s failed: %s\n", name, run.why);
 	else if (get_generation() != generation)
-		fprintf(stderr, "sysgenid: a snapshot was restored before the system was prepared\n");
+		fprintf(stderr, "sysgenid: a snapshot was restored before the preparation was complete\n");
 	else
 		return true;
 	return false;
@@ -62,13 +62,13 @@ static void prepare(char **names)
 	bool good = true;
 
 	if (!record)
-		die(EXIT_ERROR, "the overseer does not run, so a clone would stay prepared: "
+		die(EXIT_ERROR, "the overseer is not running, so a clone would stay prepared: "
 		    "systemctl start sysgenidd");
 	json_object_put(record);
 	if (is_prepared())
-		die(EXIT_ERROR, "the system is prepared already: sysgenid prepare --undo");
+		die(EXIT_ERROR, "the system is already prepared: sysgenid prepare --undo");
 	if (!publish_json(PREPARED_PATH, 0644, begun))
-		die(EXIT_ERROR, "%s can't be written: %s", PREPARED_PATH,
+		die(EXIT_ERROR, "cannot write %s: %s", PREPARED_PATH,
 		    strerror(errno));
 	for (char **name = names; good && name && *name; name++)
 		good = freeze(*name, generation, begun);
@@ -78,8 +78,8 @@ static void prepare(char **names)
 		return;
 	}
 	forget_signals();
-	die(EXIT_ERROR, undo(generation) ? "not prepared: all that was done is undone" :
-	    "not prepared, and not all that was done could be undone");
+	die(EXIT_ERROR, undo(generation) ? "not prepared: everything done is undone" :
+	    "not prepared, and some hooks failed to undo their preparation");
 }
 
 static void list(char **names)
@@ -113,18 +113,18 @@ int do_prepare(const struct options *options)
 		die(EXIT_PERMISSION, "only root may prepare the system for a snapshot");
 	need_source();
 	if (systemd_open() < 0)
-		die(EXIT_ERROR, "systemd, which runs the hooks, can't be reached");
+		die(EXIT_ERROR, "cannot connect to systemd, which runs the hooks");
 	if (events_open())
-		die(EXIT_ERROR, "watching for signals: %s", strerror(errno));
+		die(EXIT_ERROR, "cannot watch for signals: %s", strerror(errno));
 	if (!prepare_try_lock())
-		die(EXIT_ERROR, "another one prepares the system, or undoes that, just now");
+		die(EXIT_ERROR, "another process is preparing the system, or undoing that: try later");
 	if (!options->undo) {
 		prepare(names);
 	} else if (!is_prepared()) {
 		puts("the system is not prepared: there is nothing to undo");
 	} else {
 		if (!undo(get_generation()))
-			die(EXIT_ERROR, "not all could be undone");
+			die(EXIT_ERROR, "some hooks failed to undo their preparation");
 		puts("undone");
 	}
 	free_names(names);

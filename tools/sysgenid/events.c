@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The one place where the overseer waits: for systemd, for signals that ask it
- * to end, for new generations, and for what its caller waits for.
+ * The event loop of the overseer. It waits for systemd, for signals to end, for new
+ * generations, and for a descriptor of the caller.
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -78,7 +78,7 @@ bool is_interrupted(uint64_t generation)
 	return has_to_end() || current_generation() != generation;
 }
 
-/* This watcher only wakes; tracked.c has the one that is waited for. */
+/* This watcher only wakes the overseer; tracked.c acknowledges. */
 static void take_generation(void)
 {
 	uint64_t generation;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * sysgenid gate: lets the host know, by a virtio-serial port, whether the system
- * has settled, as one line of JSON for each state.
+ * sysgenid gate: reports through a virtio-serial port whether the system has settled.
+ * Each state is one line of JSON.
  *
- * Lines written before a snapshot may reach the host of a clone. So the host
- * sends a line of its choice, the nonce, and each line that was made after that
- * carries it: with a nonce chosen after the restore, so is the line's truth.
+ * Lines written before a snapshot may reach the host of a clone. Therefore the host
+ * sends a line, the nonce, and all later lines carry it. A line with a nonce that the
+ * host chose after the restore describes the clone.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,10 +33,10 @@
 /**
  * struct gate - the port to the host
  * @port: the port's descriptor
- * @input: what the host has sent since its last line's end
- * @length: the length of @input; over NONCE_SIZE the line is ignored
- * @nonce: the last line, or empty
- * @sent: the last line that was sent
+ * @input: bytes from the host since its last newline
+ * @length: the length of @input; the line is ignored if it exceeds NONCE_SIZE
+ * @nonce: the last line from the host, or empty
+ * @sent: the last line sent
  */
 struct gate {
 	int port;
@@ -58,7 +58,7 @@ static void take_byte(struct gate *gate, char byte)
 		memcpy(gate->nonce, gate->input, gate->length);
 		gate->nonce[gate->length] = '\0';
 		clean_text(gate->nonce, gate->length);
-		/* It is asked, even if the answer is as it was. */
+		/* A nonce asks for a line, even if the state is unchanged. */
 		free(gate->sent);
 		gate->sent = NULL;
 	}
@@ -76,8 +76,8 @@ static void read_port(struct gate *gate)
 }
 
 /*
- * The record is read first and the hardware is looked at afterwards: if both
- * agree on the generation, the record was true at that moment.
+ * Reads the record first, and checks the hardware afterwards: if both have the same
+ * generation, the record was true at that moment.
  */
 static json_object *make_line(const struct gate *gate)
 {
@@ -93,7 +93,7 @@ static json_object *make_line(const struct gate *gate)
 					    &recorded) && recorded == generation ?
 			json_object_get_string(json_object_object_get(record, "state")) :
 			"pending";
-	/* The driver could not have the random number generator reseed. */
+	/* The driver failed to reseed the random number generator. */
 	if (changed && state && !strcmp(state, "settled"))
 		state = "pending";
 	json_object_object_add(line, "generation", json_generation(generation));
@@ -108,7 +108,7 @@ static json_object *make_line(const struct gate *gate)
 	return line;
 }
 
-/* Where the host does not listen, the next event tries with what is true then. */
+/* If the host does not listen, the next event sends the state of that time. */
 static void write_state(struct gate *gate)
 {
 	json_object *object = make_line(gate);
@@ -139,10 +139,10 @@ static void drain(int fd)
 		;
 }
 
-/* A descriptor that is readable when something may have changed. */
+/* Returns a descriptor that is readable when the state may have changed. */
 static int open_changes(const struct gate *gate, int *inotify)
 {
-	/* Edges: a host that does not listen would keep the port ready. */
+	/* Edge-triggered: if the host does not listen, the port stays ready. */
 	struct epoll_event edge = {
 		.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.fd = gate->port
 	};
@@ -156,7 +156,7 @@ static int open_changes(const struct gate *gate, int *inotify)
 	    inotify_add_watch(*inotify, RUN_DIRECTORY, IN_MOVED_TO | IN_DELETE) < 0 ||
 	    epoll_ctl(changes, EPOLL_CTL_ADD, gate->port, &edge) ||
 	    epoll_ctl(changes, EPOLL_CTL_ADD, *inotify, &level))
-		die(EXIT_ERROR, "watching %s and the port: %s", RUN_DIRECTORY,
+		die(EXIT_ERROR, "cannot watch %s and the port: %s", RUN_DIRECTORY,
 		    strerror(errno));
 	return changes;
 }
@@ -173,11 +173,11 @@ int do_gate(const struct options *options)
 
 	if (gate.port < 0)
 		die(errno == EACCES ? EXIT_PERMISSION : EXIT_ERROR,
-		    "the port %s can't be opened: %s", path, strerror(errno));
+		    "cannot open the port %s: %s", path, strerror(errno));
 	need_source();
 	watcher = sysgenid_watcher_new(0);
 	if (!watcher)
-		die(EXIT_ERROR, "watching the generation: %s", strerror(errno));
+		die(EXIT_ERROR, "cannot watch the generation: %s", strerror(errno));
 	polled[0].fd = sysgenid_watcher_fd(watcher);
 	polled[1].fd = open_changes(&gate, &inotify);
 	for (;;) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Runs hooks, each in a unit of its own: systemd ends it and all that it has
- * started, limits its time, and keeps it in a sandbox.
+ * Runs each hook in a separate unit: systemd limits its time, keeps it in a sandbox,
+ * and ends all processes that it has started.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -19,24 +19,24 @@
 #include "text.h"
 
 /*
- * What is passed on of a hook's output, in bytes and in lines. With more lines
- * the journal would suppress all that the overseer says, for half a minute.
+ * Limits of a hook's output in the journal, in bytes and in lines. After more lines,
+ * the journal would drop all messages of the overseer for half a minute.
  */
 #define OUTPUT_LIMIT	65536
 #define LINE_LIMIT	500
 #define LINE_SIZE	1024
-/* For a hook that is stopped, more than the unit's TimeoutStopSec, in ms. */
+/* How long to wait for a hook to stop, in ms: more than its TimeoutStopSec. */
 #define STOP_PATIENCE	10000
-/* How soon a shutdown that has stopped a hook stops the overseer, in ms. */
+/* How soon a shutdown that has stopped a hook stops the overseer, too, in ms. */
 #define SHUTDOWN_PATIENCE	3000
-/* systemd's limit for the name of a unit. */
+/* systemd's limit for a unit's name */
 #define UNIT_NAME_MAX	255
 
 /*
  * The output of a hook.
- * @fd: the pipe's end, or -1 when all writers have closed theirs
- * @line: what it has printed since the last line's end
- * @flooded: it has printed more than is passed on
+ * @fd: the read end of the pipe, or -1 once all writers have closed theirs
+ * @line: output since the last newline
+ * @flooded: the hook has printed more than the limits allow
  */
 struct output {
 	struct hook_run *run;
@@ -75,7 +75,7 @@ static void pass_on(struct output *output, const char *text, size_t length)
 	}
 }
 
-/* The end of the output says why the hook has failed, after a flood too. */
+/* Keeps the end of the output, even after a flood: it says why the hook failed. */
 static void keep_tail(char *tail, const char *text, size_t length)
 {
 	size_t kept = strlen(tail), lost;
@@ -91,7 +91,7 @@ static void keep_tail(char *tail, const char *text, size_t length)
 	tail[kept - lost + length] = '\0';
 }
 
-/* Reads once; false: there is nothing more now, or ever. */
+/* Reads once; returns false if there is nothing more now, or ever. */
 static bool read_output(struct output *output)
 {
 	char text[4096];
@@ -135,7 +135,7 @@ bool hook_unit(const char *family, const char *name, char *unit, size_t size)
 	return length > 0 && (size_t)length < size && length <= UNIT_NAME_MAX;
 }
 
-/* Starts the unit; returns NULL, or why that failed. */
+/* Starts the hook's unit; returns NULL, or the error as text. */
 static const char *start(const struct hook_run *run, const char *unit,
 			 const char *real, struct jobs *jobs,
 			 struct output *output)
@@ -154,7 +154,7 @@ static const char *start(const struct hook_run *run, const char *unit,
 		return strerror(errno);
 	fcntl(ends[0], F_SETFL, O_NONBLOCK);
 	output->fd = ends[0];
-	/* One that had failed before is kept by systemd, for people to see. */
+	/* systemd keeps a unit that failed before, for administrators to see. */
 	systemd_reset_failed(unit);
 	why = systemd_start_hook(jobs, unit, argv, environment, run->timeout,
 				 ends[1]);
@@ -191,7 +191,7 @@ void stop_hook(const char *family, const char *name)
 		stop(unit, &output);
 }
 
-/* The result of the hook, by its job's end. */
+/* Determines the hook's result from the result of its job. */
 static enum hook_result judge(struct hook_run *run, const char *unit,
 			      const char *result)
 {
@@ -244,7 +244,7 @@ enum hook_result run_hook(struct hook_run *run)
 	return result;
 }
 
-/* As run-parts(8) does it: no backups, no packages' leftovers. */
+/* Accepts the same names as run-parts(8): no backups, no leftovers of packages. */
 static int is_hook(const struct dirent *entry)
 {
 	const char *c = entry->d_name;
@@ -267,7 +267,7 @@ bool list_hooks(const char *directory, char ***names, const char **why)
 	int count;
 
 	*names = NULL;
-	/* A link that leads nowhere is something, and not what was meant. */
+	/* A dangling link is an error, unlike a missing directory. */
 	if (lstat(directory, &status) && errno == ENOENT)
 		return true;
 	*why = why_untrusted(directory, S_IFDIR, real);

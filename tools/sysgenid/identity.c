@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The hardware's generation ID, as far as the overseer remembers it: as a keyed
- * digest, which is good for nothing but to compare. It is computed here, in the
- * one process that needs it, from the page that the driver lets root map.
+ * The overseer remembers the hardware's generation ID as a keyed digest, which serves
+ * only for comparison. The process that needs the digest computes it, from the page
+ * that the driver lets root map.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -23,7 +23,7 @@
 #define KEY_SIZE	16
 #define DIGEST_SIZE	32
 
-/* HMAC-SHA256 of the identifier; false: there is none to be seen. */
+/* Computes HMAC-SHA256 of the identifier; false: there is no identifier. */
 static bool digest_hardware(int fd, const unsigned char *key,
 			    unsigned char *digest)
 {

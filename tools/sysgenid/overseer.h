@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The parts of the overseer, sysgenidd(8): what it waits for, its reports, its
- * memory across restarts, its use of systemd, and the hooks that it runs.
+ * Declarations that the files of the overseer, sysgenidd(8), share: waiting,
+ * reports, state across restarts, systemd, and hooks.
  */
 #ifndef OVERSEER_H
 #define OVERSEER_H
@@ -14,26 +14,27 @@
 
 /* The stages of a generation. */
 enum phase {
-	PHASE_HOOKS,		/* hooks are to be run, after the last one done */
-	PHASE_UNITS,		/* units are to be restarted */
-	PHASE_WATCHERS,		/* watchers are to be waited for */
+	PHASE_HOOKS,		/* run hooks, from the one after the last one done */
+	PHASE_UNITS,		/* restart units */
+	PHASE_WATCHERS,		/* wait for watchers */
 	PHASE_SETTLED
 };
 
-/* A key and a digest, in hexadecimal. */
+/* Size of a key and a digest, in hexadecimal, with the terminating NUL. */
 #define IDENTITY_SIZE	(2 * (16 + 32) + 1)
 
 /**
- * struct state - what is kept across restarts
+ * struct state - what the overseer keeps across restarts
  * @generation: the generation that @phase describes
  * @previous: the generation that settled before it
- * @phase: how far @generation has come
- * @attempts: how often @tried was started
- * @done: hooks that succeeded
- * @failed: hooks that failed
- * @faults: other failures: units, and a state that could not be saved
- * @identity: of the hardware that it last settled with, or empty
- * @hook: in PHASE_HOOKS, the last hook that was dealt with, or empty
+ * @phase: the stage that @generation has reached
+ * @attempts: number of starts of @tried
+ * @done: number of hooks that succeeded
+ * @failed: number of hooks that failed
+ * @faults: number of other failures: of units, and of saving the state
+ * @identity: digest of the hardware's identifier when the system last settled, or
+ *	empty
+ * @hook: in PHASE_HOOKS, the last hook that was completed, or empty
  * @tried: the hook that was started last, or empty
  */
 struct state {
@@ -54,86 +55,86 @@ struct state {
  */
 
 /*
- * Writes to the journal, or to stderr where that is no journal. @event is for
- * programs, as the journal's field SYSGENID_EVENT; @hook may be NULL.
+ * Writes a report to the journal, or to stderr if that is not the journal.
+ * Programs find @event in the journal's field SYSGENID_EVENT. @hook may be NULL.
  */
 void __attribute__((format(printf, 5, 6)))
 report(int priority, const char *event, uint64_t generation, const char *hook,
        const char *format, ...);
 
 /*
- * events.c: one place where the overseer waits
+ * events.c: the overseer's event loop
  */
 
-/* CLOCK_MONOTONIC, in milliseconds. */
+/* Returns CLOCK_MONOTONIC, in milliseconds. */
 int64_t now_ms(void);
 
 /**
- * events_open() - start to watch the generation, and for signals to end
+ * events_open() - start to watch the generation and the signals that end the overseer
  *
  * Returns 0, or -1 with errno set.
  */
 int events_open(void);
 
 /**
- * wait_event() - wait until something happens, and handle it
- * @end: when to give up, by now_ms(); INT64_MAX: never
- * @fd: a descriptor of the caller, which handles it if it is readable; or -1
+ * wait_event() - wait for an event, and handle it
+ * @end: time limit, as of now_ms(); INT64_MAX: none
+ * @fd: a descriptor that the caller handles when it is readable; or -1
  *
- * Handled are messages of systemd and of the host, and new generations.
+ * It handles messages of systemd and of the host, and new generations.
  * Returns true if @fd is readable or has hung up.
  */
 bool wait_event(int64_t end, int fd);
 
-/* Has a signal asked the overseer to end? */
+/* Returns whether a signal asked the overseer to end. */
 bool has_to_end(void);
 
-/* The current generation, after a look at the hardware. */
+/* Checks the hardware, then returns the current generation. */
 uint64_t current_generation(void);
 
-/* Forgets such a signal, so that what was begun can be undone. */
+/* Forgets such a signal, so that the caller can undo what it began. */
 void forget_signals(void);
 
-/* Does another generation than @generation need the overseer, or its end? */
+/* Returns whether there is a generation newer than @generation, or a signal to end. */
 bool is_interrupted(uint64_t generation);
 
 void events_close(void);
 
 /*
- * tracked.c: the descriptor by which the system waits for the overseer
+ * tracked.c: the overseer's own tracked descriptor
  */
 
-/* Opens it, or takes it back from systemd. Returns 0, or -1 with errno set. */
+/* Opens the descriptor, or gets it back from systemd. Returns 0, or -1 with errno set. */
 int tracked_open(void);
 
-/* How many other tracked watchers have not acknowledged yet? */
+/* Returns the number of other tracked watchers that have not acknowledged. */
 unsigned long tracked_others(void);
 
-/* Acknowledges; false: there is a newer generation. */
+/* Acknowledges a generation; returns false if there is a newer one. */
 bool tracked_acknowledge(uint64_t generation);
 
-/* The descriptor; -1: the generation is VMClock's. */
+/* Returns the descriptor; -1: VMClock is the source. */
 int tracked_fd(void);
 
 /*
- * identity.c: does the system run where it last settled?
+ * identity.c: the hardware's identifier
  */
 
 enum identity {
-	IDENTITY_UNKNOWN,	/* nothing is remembered, or there is no hardware */
+	IDENTITY_UNKNOWN,	/* none is remembered, or there is no hardware */
 	IDENTITY_SAME,
 	IDENTITY_OTHER
 };
 
-/* Remembers the hardware's identifier; false: there is none to be seen. */
+/* Stores a digest of the hardware's identifier; false: there is no identifier. */
 bool identity_make(int fd, char *identity);
 
 enum identity identity_compare(int fd, const char *identity);
 
 /*
- * Has the hardware another identifier than when the last generation settled? If
- * the generation is still the same after that, the driver has failed. The caller
- * has to be root; for others nothing is known.
+ * Returns whether the hardware's identifier has changed since the last generation
+ * settled. If the generation is still the same afterwards, the driver has failed.
+ * The caller must be root; other users always get false.
  */
 bool identity_has_changed(void);
 
@@ -144,9 +145,9 @@ bool identity_has_changed(void);
 struct job;
 
 /**
- * struct jobs - jobs to be waited for together
- * @list: jobs; ended ones too
- * @running: how many of them have not ended
+ * struct jobs - jobs to wait for together
+ * @list: the jobs, including those that have ended
+ * @running: number of jobs that have not ended
  */
 struct jobs {
 	struct job *list;
@@ -157,44 +158,44 @@ struct job {
 	struct job *next;
 	char *path;
 	char *unit;
-	char result[16];	/* systemd's word for it; empty: running */
+	char result[16];	/* systemd's result; empty: running */
 };
 
-/* Connects; returns 0 or a negative errno. */
+/* Connects to systemd; returns 0 or a negative errno. */
 int systemd_open(void);
 int systemd_fd(void);
-/* Handles messages that have arrived; connects again where systemd has left. */
+/* Handles messages that have arrived; reconnects if systemd closed the connection. */
 void systemd_process(void);
 void systemd_close(void);
 
 /**
- * systemd_enqueue() - enqueue a job, and wait for it with others
- * @jobs: receives the job and all that systemd adds to it for dependencies
+ * systemd_enqueue() - enqueue a job, and add it to a set of jobs to wait for
+ * @jobs: receives the job, and the jobs that systemd adds for its dependencies
  * @unit: the unit's name
  * @type: as systemctl(1) calls it: start, stop, restart
  *
- * Returns NULL, or why it can't be enqueued; valid until the next call.
+ * Returns NULL, or the error as text, valid until the next call.
  */
 const char *systemd_enqueue(struct jobs *jobs, const char *unit,
 			    const char *type);
 
-/* The same for a hook; @output is the descriptor that it prints to. */
+/* Does the same for a hook; @output is the descriptor for its output. */
 const char *systemd_start_hook(struct jobs *jobs, const char *unit,
 			       const char *const *argv,
 			       const char *const *environment, int timeout,
 			       int output);
 
-/* The units that the unit wants or requires, NULL-terminated; free_names(). */
+/* Returns the units that @unit wants or requires, NULL-terminated, for free_names(). */
 char **systemd_wanted(const char *unit);
 void free_names(char **names);
 
 /*
- * Does systemd still know of units? At a forced shutdown it leaves, and calls
- * all jobs done that have not ended.
+ * Returns whether systemd still answers for a unit. On a forced shutdown, it
+ * disconnects and reports all unfinished jobs as done.
  */
 bool systemd_confirms(const char *unit);
 
-/* Writes why a unit has failed, such as "exit status 3". */
+/* Stores why a unit failed, such as "exit status 3". */
 void systemd_why_failed(const char *unit, char *why, size_t size);
 
 /* Makes systemd forget a failed unit. */
@@ -206,71 +207,71 @@ void jobs_free(struct jobs *jobs);
  * state.c
  */
 
-/* The file with the state. */
+/* Path of the state file. */
 extern const char *state_path;
 
 /*
- * Finds out what was done before a restart, or else @state is as @fresh. The
- * counter starts at 0 if the system was booted, or the module loaded since
- * then; what had not settled by then goes on as @fresh's generation.
+ * Loads the state of before a restart into @state, or copies @fresh. After a boot
+ * or a reload of the module, the counter starts at 0 again. A generation that had
+ * not settled before then continues as @fresh's generation.
  */
 void load_state(const struct state *fresh, struct state *state);
 
-/* How much of what was written has to be on the disk. */
+/* How much must reach the disk. */
 enum sync { SYNC_STATE, SYNC_FILESYSTEM };
 
 /*
- * Writes it to the disk, within a time limit. SYNC_FILESYSTEM says that a hook
- * is done: its changes, mostly in the same file system, have to be there too.
- * Returns false, and has reported it, if that failed.
+ * Writes the state to the disk, within a time limit. SYNC_FILESYSTEM is for a hook
+ * that is done: its changes, mostly in the same file system, must be on the disk, too.
+ * On failure, reports it and returns false.
  */
 bool save_state(const struct state *state, enum sync sync);
 
 /*
- * record.c: what others can read of the overseer's work
+ * record.c: the record of the overseer's work for other programs
  */
 
-/* Has an overseer published anything since the system was booted? */
+/* Returns whether an overseer has published a record since the system booted. */
 bool record_exists(void);
 
-/* Takes up the failures recorded for this generation before a restart. */
+/* Loads the failures that were recorded for this generation before a restart. */
 void record_open(const struct state *state);
 
-/* Publishes how far a generation is; @hook: the one that runs, or NULL. */
+/* Publishes the stage of a generation; @hook: the running hook, or NULL. */
 void record_publish(const struct state *state, const char *hook);
 
-/* Adds a failure; @kind is hook, unit or state, @output may be NULL. */
+/* Adds a failure; @kind is hook, unit or state. @output may be NULL. */
 void record_failure(const char *kind, const char *name, const char *reason,
 		    unsigned int attempts, const char *output);
 
-/* Forgets the failures of an earlier generation. */
+/* Drops the failures of an earlier generation. */
 void record_clear(void);
 
 /*
  * hooks.c
  */
 
-/* Why hooks ended. */
+/* How a hook ended. */
 enum hook_result { HOOK_DONE, HOOK_FAILED, HOOK_REFUSED, HOOK_INTERRUPTED };
 
-/* The defaults: a hook's time limit in seconds, and how often it is started. */
+/* Defaults: a hook's time limit in seconds, and the number of attempts. */
 #define HOOK_TIMEOUT	90
 #define HOOK_ATTEMPTS	3
 
-/* The end of what a hook has printed, in bytes. */
+/* Size of the end of a hook's output that is kept, in bytes. */
 #define OUTPUT_TAIL	1024
 
 /**
  * struct hook_run - one run of a hook
- * @directory: where it is
- * @name: its name there
- * @family: what goes before the name in that of its unit
- * @argument: its only argument, or NULL
- * @generation: the generation that it is run for
- * @previous: the one before that
- * @timeout: in seconds
- * @why: receives why it failed
- * @tail: receives the end of its output
+ * @directory: the directory of the hook
+ * @name: the hook's name in it
+ * @family: prefix of the name in the unit's name
+ * @argument: the only argument, or NULL
+ * @generation: the generation that the hook runs for
+ * @previous: the generation before that
+ * @timeout: time limit in seconds
+ * @why: receives the reason of a failure
+ * @tail: receives the end of the output
  */
 struct hook_run {
 	const char *directory;
@@ -284,49 +285,49 @@ struct hook_run {
 	char tail[OUTPUT_TAIL + 1];
 };
 
-/* Runs a hook once, in a unit of its own, and waits for its end. */
+/* Runs a hook once, in a separate unit, and waits for its end. */
 enum hook_result run_hook(struct hook_run *run);
 
-/* Ends a hook that an earlier overseer has left running. */
+/* Stops a hook that an earlier overseer has left running. */
 void stop_hook(const char *family, const char *name);
 
 /**
- * list_hooks() - the names of the hooks in a directory, in their order
- * @directory: where to look
+ * list_hooks() - list the hooks in a directory, in the order in which they run
+ * @directory: the directory
  * @names: receives the names, NULL-terminated, for free_names(); NULL if none
- * @why: receives why the directory can't be used
+ * @why: receives the reason if the directory can't be used
  *
- * Returns false if the directory can't be used. A missing one has no hooks.
+ * Returns false if the directory can't be used. A missing directory has no hooks.
  */
 bool list_hooks(const char *directory, char ***names, const char **why);
 
-/* The unit in which a hook of that name runs; false: the name is too long. */
+/* Stores the name of a hook's unit; returns false if the name is too long. */
 bool hook_unit(const char *family, const char *name, char *unit, size_t size);
 
 /*
- * prepare.c: before a snapshot
+ * prepare.c: preparing for a snapshot
  */
 
 #define PREPARE_DIRECTORY	"/etc/sysgenid/pre-snapshot.d"
 #define PREPARE_FAMILY		"pre-snapshot-"
 
-/* Only one process prepares, or undoes that; false: another one does. */
+/* Takes the lock for preparing and undoing; false: another process has it. */
 bool prepare_try_lock(void);
 
-/* Waits for that; false: a new generation, or the overseer's end, came first. */
+/* Waits for the lock; false: a new generation or a signal to end came first. */
 bool prepare_lock(uint64_t generation);
 
 void prepare_unlock(void);
 
-/* Has a hook of PREPARE_DIRECTORY been begun, and not been undone? */
+/* Returns whether a hook of PREPARE_DIRECTORY was begun and not undone. */
 bool is_prepared(void);
 
 /**
- * prepare_run() - run a hook that prepares
- * @run: the hook's name, generations and time limit; receives why it failed
- * @begun: the names of all that were begun, a JSON array; this one is added
+ * prepare_run() - run a hook that prepares for a snapshot
+ * @run: the hook's name, generations and time limit; receives the reason of a failure
+ * @begun: the names of all hooks that were begun, a JSON array; adds this one
  *
- * Returns false if it failed. It is to be undone in any case.
+ * Returns false if the hook failed. The caller must undo it in any case.
  */
 struct json_object;
 bool prepare_run(struct hook_run *run, struct json_object *begun);
@@ -335,23 +336,24 @@ typedef void (*thawed_fn)(const struct hook_run *run, enum hook_result result,
 			  void *data);
 
 /**
- * prepare_undo() - have the hooks undo what they did, the last one first
+ * prepare_undo() - have the hooks undo their preparation, the last one first
  * @like: the generations and the time limit
- * @attempts: how often each is started until it succeeds
- * @thawed: called for each with its result and @data
+ * @attempts: maximum number of starts of each hook
+ * @thawed: called for each hook with its result and @data
  *
- * Returns false if it was cut short; then it is to be done again.
+ * Returns false if it was interrupted; the caller must call it again.
  */
 bool prepare_undo(const struct hook_run *like, int attempts, thawed_fn thawed,
 		  void *data);
 
-/*
- * Could users other than root exchange or change what is there?
+/**
+ * why_untrusted() - check that users other than root can't replace or change a path
+ * @path: the path
  * @kind: S_IFREG for a file to be run, S_IFDIR for a directory
- * @real: receives the path without links, of PATH_MAX bytes, which is safe to
- *	be used later if nothing is wrong
+ * @real: receives the path without links, of PATH_MAX bytes; safe to use later if
+ *	the check passes
  *
- * Returns what is wrong, in words that last until the next call, or NULL.
+ * Returns NULL, or the reason as text, valid until the next call.
  */
 const char *why_untrusted(const char *path, mode_t kind, char *real);
 

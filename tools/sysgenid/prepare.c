@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Hooks that prepare the system for a snapshot, and their undoing. A record of
- * those that were begun is in /run, so that it is in the snapshot: in a clone the
- * overseer undoes what they did, and in the system that goes on, sysgenid(8) does.
+ * Runs hooks that prepare for a snapshot, and has them undo that. A record in /run,
+ * and so in the snapshot, lists the hooks that were begun. In a clone, the overseer
+ * undoes what they did; in the original system, sysgenid(8) does.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include "system.h"
 
 #define LOCK_PATH	RUN_DIRECTORY "/prepare.lock"
-/* Between two attempts to undo, and to take the lock, in milliseconds. */
+/* Delays before undoing, or taking the lock, is tried again, in milliseconds */
 #define PAUSE		1000
 #define LOOK_EVERY	100
 
@@ -56,7 +56,7 @@ bool prepare_run(struct hook_run *run, json_object *begun)
 {
 	json_object_array_add(begun, json_object_new_string(run->name));
 	if (!publish_json(PREPARED_PATH, 0644, begun)) {
-		snprintf(run->why, sizeof(run->why), "%s can't be written: %s",
+		snprintf(run->why, sizeof(run->why), "cannot write %s: %s",
 			 PREPARED_PATH, strerror(errno));
 		return false;
 	}
@@ -66,7 +66,7 @@ bool prepare_run(struct hook_run *run, json_object *begun)
 	return run_hook(run) == HOOK_DONE;
 }
 
-/* Returns its last result. */
+/* Returns the result of the last attempt. */
 static enum hook_result thaw(struct hook_run *run, int attempts)
 {
 	enum hook_result result = HOOK_FAILED;
@@ -99,7 +99,7 @@ bool prepare_undo(const struct hook_run *like, int attempts, thawed_fn thawed,
 		run.argument = "thaw";
 		run.name = json_object_get_string(
 			json_object_array_get_idx(begun, --left));
-		/* It may still run, if who began it was killed. */
+		/* It may still run if the process that began it was killed. */
 		stop_hook(run.family, run.name);
 		result = thaw(&run, attempts);
 		if (result != HOOK_INTERRUPTED)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The record of the overseer's work that others can read: sysgenid(8), and with it the
- * host. Everybody may read it, but for the output of hooks.
+ * The overseer's record, which sysgenid(8) reads, also on behalf of the host. All
+ * users may read it, except for the output of hooks.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,9 +23,9 @@ static void publish(const char *path, mode_t mode, json_object *object)
 {
 	if (publish_json(path, mode, object))
 		return;
-	report(LOG_ERR, "state-lost", 0, NULL, "%s can't be written: %s", path,
+	report(LOG_ERR, "state-lost", 0, NULL, "cannot write %s: %s", path,
 	       strerror(errno));
-	/* Nobody is to take an old one for true. */
+	/* Remove the old record: it is no longer true. */
 	unlink(path);
 }
 
@@ -62,7 +62,7 @@ void record_publish(const struct state *state, const char *hook)
 			       json_object_new_int(state->failed));
 	json_object_object_add(record, "failures", json_object_get(failures));
 	json_object_object_add(record, "counter", json_object_new_string(key));
-	/* Before anybody can read that it has settled. */
+	/* Publish this before the record can say that the system has settled. */
 	publish_identity(state);
 	publish(STATUS_PATH, 0644, record);
 	json_object_put(record);
@@ -94,7 +94,7 @@ void record_clear(void)
 	unlink(OUTPUT_PATH);
 }
 
-/* The failures that were recorded for this generation before a restart. */
+/* Returns the failures that were recorded for this generation before a restart. */
 static json_object *read_failures(const struct state *state)
 {
 	json_object *record = read_record(), *value = NULL;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The overseer's reports: to the journal with fields for programs, or to
- * stderr where an administrator has started it by hand.
+ * The overseer's reports: to the journal, with fields for programs, or to stderr if
+ * an administrator has started the overseer by hand.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,8 +17,8 @@
 #include "overseer.h"
 
 /*
- * Is stderr the journal? JOURNAL_STREAM is inherited by programs whose stderr
- * leads elsewhere; it names the device and inode for them to compare.
+ * Returns whether stderr is the journal. Programs inherit JOURNAL_STREAM even if
+ * their stderr is another file: compare the device and inode that it names.
  */
 static bool is_journal(void)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * sysgenid seal: turns a system into a template, of which copies are made. It
- * removes what no two systems may share, and each copy makes its own when it boots.
+ * sysgenid seal: turns a system into a template for copies. It removes what no two
+ * systems may share; each copy creates its own when it boots.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,22 +18,22 @@
 #include "command.h"
 #include "system.h"
 
-/* Makes what a sealed system lacks, when it boots. */
+/* The unit that creates what a sealed system lacks, when it boots */
 #define UNSEAL		UNITDIR "/sysgenid-unseal.service"
 #define DIRECTORY	"/var/lib/sysgenid"
-/* Lets it do so; it removes this file. */
+/* This file enables UNSEAL, which removes it. */
 #define MARK		DIRECTORY "/sealed"
 
 #define MAX_PATTERNS	8
 #define MAX_OPEN	16
 
 /**
- * struct item - what no two systems may share
- * @name: a word for it
+ * struct item - something that no two systems may share
+ * @name: its name in one word
  * @what: what it is, and how a copy gets its own
- * @content: what the files have to say afterwards; NULL: they are removed
- * @at_boot: removed when a copy boots, too, as a shutdown may write it again
- * @patterns: the files, or directories, as for glob(7)
+ * @content: new contents of the files; NULL: remove them
+ * @at_boot: also remove it when a copy boots, as a shutdown may write it again
+ * @patterns: the files or directories, as patterns of glob(7)
  */
 struct item {
 	const char *name;
@@ -48,39 +48,39 @@ static const struct item items[] = {
 	  .content = "", .patterns = { "/etc/machine-id" } },
 	{ "dbus-machine-id", "D-Bus's copy of it; tmpfiles.d makes a link",
 	  .patterns = { "/var/lib/dbus/machine-id" } },
-	{ "ssh-host-keys", "SSH host keys; made of the types and lengths of the public keys that stay",
+	{ "ssh-host-keys", "SSH host keys; recreated with the types and lengths of the public keys",
 	  .patterns = { "/etc/ssh/ssh_host_*_key", "/etc/ssh/ssh_host_*_key-cert.pub" } },
 	{ "random-seed", "the random seed; systemd saves one",
 	  .at_boot = true, .patterns = { "/var/lib/systemd/random-seed" } },
 	{ "efi-random-seed", "the boot loader's random seed; bootctl random-seed makes one",
 	  .patterns = { "/efi/loader/random-seed", "/boot/loader/random-seed",
 			"/boot/efi/loader/random-seed" } },
-	{ "credential-secret", "the key of systemd-creds(1), and so all that is encrypted with it",
+	{ "credential-secret", "the key of systemd-creds(1); all that it encrypted becomes unreadable",
 	  .patterns = { "/var/lib/systemd/credential.secret" } },
-	{ "dhcp", "leases and identifiers of dhclient and dhcpcd; they make their own",
+	{ "dhcp", "leases and identifiers of dhclient and dhcpcd; they create their own",
 	  .at_boot = true,
 	  .patterns = { "/var/lib/dhcp/dhclient*.leases", "/var/lib/dhclient/*.lease*",
 			"/var/lib/dhcpcd/*", "/var/lib/dhcpcd5/*", "/etc/dhcpcd.duid",
 			"/etc/dhcpcd.secret" } },
-	{ "networkmanager", "NetworkManager's leases and secret key; it makes its own",
+	{ "networkmanager", "NetworkManager's leases and secret key; it creates its own",
 	  .at_boot = true,
 	  .patterns = { "/var/lib/NetworkManager/*.lease",
 			"/var/lib/NetworkManager/secret_key" } },
-	{ "iscsi-initiator", "the name of the iSCSI initiator; iscsi-iname makes one",
+	{ "iscsi-initiator", "the name of the iSCSI initiator; iscsi-iname creates one",
 	  .content = "GenerateName=yes\n",
 	  .patterns = { "/etc/iscsi/initiatorname.iscsi" } },
-	{ "nvme-host", "the NQN and the ID of the NVMe host; made if there is /etc/nvme",
+	{ "nvme-host", "the NQN and the ID of the NVMe host; created if there is /etc/nvme",
 	  .patterns = { "/etc/nvme/hostnqn", "/etc/nvme/hostid" } },
-	{ "cloud-init", "what cloud-init has done for this instance; it does so again",
+	{ "cloud-init", "cloud-init's record of this instance; it runs again",
 	  .patterns = { "/var/lib/cloud/instance", "/var/lib/cloud/instances",
 			"/var/lib/cloud/sem", "/var/lib/cloud/data" } },
-	{ "overseer", "the state of sysgenidd(8), which starts with none",
+	{ "overseer", "the state of sysgenidd(8); it starts without one",
 	  .at_boot = true, .patterns = { DIRECTORY "/state" } },
 };
 
 #define N_ITEMS	(sizeof(items) / sizeof(*items))
 
-/* Global, as the callbacks of glob(3) and nftw(3) take no argument. */
+/* Global: callbacks of glob(3) and nftw(3) take no argument. */
 static bool dry_run, failed;
 
 static void __attribute__((format(printf, 1, 2))) fail(const char *format, ...)
@@ -102,11 +102,11 @@ static int remove_one(const char *path, const struct stat *status, int kind,
 	(void)kind;
 	(void)where;
 	if (remove(path))
-		fail("%s can't be removed: %s", path, strerror(errno));
+		fail("cannot remove %s: %s", path, strerror(errno));
 	return 0;
 }
 
-/* Not through a link: it is the link that is removed. */
+/* Does not follow a link: it removes the link itself. */
 static void remove_all(const char *path)
 {
 	bool already = failed;
@@ -117,13 +117,13 @@ static void remove_all(const char *path)
 	}
 	failed = false;
 	if (nftw(path, remove_one, MAX_OPEN, FTW_DEPTH | FTW_PHYS | FTW_MOUNT))
-		fail("%s can't be removed: %s", path, strerror(errno));
+		fail("cannot remove %s: %s", path, strerror(errno));
 	if (!failed)
 		printf("%s is removed\n", path);
 	failed |= already;
 }
 
-/* Has the file nothing else in it already? */
+/* Returns whether the file already has exactly this content. */
 static bool has_content(const char *path, const char *content)
 {
 	char text[64] = "";
@@ -147,12 +147,12 @@ static void write_content(const char *path, const char *content)
 		printf("%s would be %s\n", path, *content ? "replaced" : "emptied");
 		return;
 	}
-	/* In place, as it may be a mount of its own. */
+	/* Write in place: the file may be a mount. */
 	file = fopen(path, "we");
 	if (file)
 		fputs(content, file);
 	if (!file || fclose(file))
-		fail("%s can't be written: %s", path, strerror(errno));
+		fail("cannot write %s: %s", path, strerror(errno));
 	else
 		printf("%s is %s\n", path, *content ? "replaced" : "emptied");
 }
@@ -163,7 +163,7 @@ static void seal_item(const struct item *item)
 
 	for (const char *const *pattern = item->patterns; *pattern; pattern++)
 		if (glob(*pattern, GLOB_APPEND, NULL, &found) == GLOB_NOSPACE)
-			fail("looking for %s: %s", *pattern, strerror(ENOMEM));
+			fail("searching for %s failed: %s", *pattern, strerror(ENOMEM));
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		if (item->content)
 			write_content(found.gl_pathv[i], item->content);
@@ -200,7 +200,7 @@ static void list(bool json)
 	json_object_put(all);
 }
 
-/* Before anything is removed: with it, a boot makes what is missing. */
+/* Call this before anything is removed: the mark has a boot create what is missing. */
 static void make_mark(void)
 {
 	int fd;
@@ -208,19 +208,19 @@ static void make_mark(void)
 	mkdir(DIRECTORY, 0700);
 	fd = open(MARK, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
-		die(EXIT_ERROR, "nothing is sealed: %s can't be written: %s", MARK,
+		die(EXIT_ERROR, "nothing is sealed: cannot write %s: %s", MARK,
 		    strerror(errno));
 	close(fd);
 }
 
-/* All that is done then is done in there: no link leads out of it. */
+/* All later steps run inside the root directory: no link leads out of it. */
 static void enter(const char *root)
 {
 	if (root && (chroot(root) || chdir("/")))
-		die(EXIT_ERROR, "--root=%s can't be entered: %s", root,
+		die(EXIT_ERROR, "--root=%s: cannot enter the directory: %s", root,
 		    strerror(errno));
 	if (access(UNSEAL, F_OK))
-		die(EXIT_ERROR, "nothing is sealed: %s%s is missing, which makes what a "
+		die(EXIT_ERROR, "nothing is sealed: %s%s is missing, which creates what a "
 		    "sealed system lacks: install sysgenid there", root ? root : "",
 		    UNSEAL);
 }
@@ -236,7 +236,7 @@ int do_seal(const struct options *options)
 	if (geteuid())
 		die(EXIT_PERMISSION, "only root may seal a system");
 	if (!options->yes && !options->dry_run && !options->first_boot)
-		die(EXIT_USAGE, "seal removes what makes this system a system of its own: "
+		die(EXIT_USAGE, "seal removes what makes this system unique: "
 		    "see sysgenid seal --dry-run, then give --yes");
 	enter(options->root);
 	dry_run = options->dry_run;
@@ -247,10 +247,10 @@ int do_seal(const struct options *options)
 			seal_item(&items[i]);
 	if (dry_run)
 		return 0;
-	/* Somebody may copy the disk next. */
+	/* The disk may be copied next. */
 	sync();
 	if (failed)
-		die(EXIT_ERROR, "not all is sealed: do what is said above, then this again");
+		die(EXIT_ERROR, "sealing is incomplete: fix the errors above, then run it again");
 	if (!options->first_boot)
 		puts("sealed: switch the system off before its disk is copied");
 	return 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the overseer remembers across restarts, its own and the system's: one
- * line in a file, always of the same size and written in place, so that a disk
- * that has filled up meanwhile is no obstacle.
+ * The state that the overseer keeps across restarts of its own and of the system. It
+ * is one line in a file, of constant size and written in place, so that it can be
+ * saved on a full disk.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,15 +21,15 @@
 #include "system.h"
 
 #define STATE_SIZE	1024
-/* After the key. */
+/* The format after the key */
 #define STATE_FORMAT	"%*s %" SCNu64 " %" SCNu64 " %d %u %u %u %u %96s %255s %255s"
 
-/* Stands for what is empty, as an empty word can't be read back. */
+/* Stands for an empty field: scanf() cannot read an empty word. */
 #define NOTHING		"-"
 
-/* The longest that the disk may take, in milliseconds: it may be frozen. */
+/* Timeout for the disk, in milliseconds: its file system may be frozen. */
 #define DISK_TIMEOUT	10000
-/* In a saver's exit status: it is written, but perhaps not to the disk. */
+/* Flag in the saver's exit status: the state is written, but may not be on disk. */
 #define NOT_SYNCED	0x80
 
 const char *state_path = "/var/lib/sysgenid/state";
@@ -101,7 +101,7 @@ static int write_and_sync(const char *text, enum sync sync)
 	fd = open(state_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return errno;
-	/* Earlier versions let everybody read it. */
+	/* Earlier versions let all users read it. */
 	fchmod(fd, 0600);
 	errno = ENOSPC;
 	if (pwrite(fd, text, STATE_SIZE, 0) != STATE_SIZE)
@@ -112,8 +112,8 @@ static int write_and_sync(const char *text, enum sync sync)
 }
 
 /*
- * Writes in a process of its own, as a frozen file system, or a broken disk,
- * may keep a writer forever. Returns its exit status, or -1 on a timeout.
+ * Writes in a separate process: a frozen file system, or a broken disk, may block a
+ * writer forever. Returns its exit status, or -1 on a timeout.
  */
 static int write_in_time(const char *text, enum sync sync)
 {
@@ -121,7 +121,7 @@ static int write_in_time(const char *text, enum sync sync)
 	struct pollfd ended = { .events = POLLIN };
 	int status;
 
-	/* An earlier one that still hangs would write what is old by now. */
+	/* An earlier saver that still hangs would later overwrite this with old data. */
 	if (saver && !waitpid(saver, NULL, WNOHANG))
 		return -1;
 	saver = fork();
@@ -159,13 +159,13 @@ bool save_state(const struct state *state, enum sync sync)
 		return true;
 	if (status > 0 && status & NOT_SYNCED)
 		report(LOG_ERR, "state-lost", state->generation, NULL,
-		       "%s is written, but perhaps not to the disk (%s): a crash of the "
+		       "%s is written, but may not be on the disk (%s): a crash of the "
 		       "system may lose what was done for generation %" PRIu64,
 		       state_path, strerror(status & ~NOT_SYNCED),
 		       state->generation);
 	else
 		report(LOG_ERR, "state-lost", state->generation, NULL,
-		       "%s can't be written (%s): a restart would run the hooks of "
+		       "cannot write %s (%s): a restart would run the hooks of "
 		       "generation %" PRIu64 " again", state_path,
 		       status < 0 ? "the file system does not answer" :
 		       strerror(status), state->generation);

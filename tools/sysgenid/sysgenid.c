@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * sysgenid(8): shows the system's generation, waits for changes of it, starts
- * new ones, waits until the system has settled, and runs hooks.
+ * sysgenid(8): shows the system's generation, waits for changes, starts new
+ * generations, waits until the system has settled, and runs hooks.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,17 +25,17 @@
 #include "text.h"
 
 #define MAX_LAGGARDS	64
-/* The longest pause of `run` before it tries again, in seconds. */
+/* The longest delay before `run` tries again, in seconds */
 #define MAX_PAUSE	64
 
-/* Between two looks at what the overseer has published, in milliseconds. */
+/* Interval between reads of the overseer's record, in milliseconds */
 #define LOOK_EVERY	50
-/* The longest that one wait for watchers takes, in milliseconds. */
+/* The longest single wait for watchers, in milliseconds */
 #define SLICE		500
 
 struct command {
 	const char *name;
-	const char *options;	/* the letters of those it takes */
+	const char *options;	/* the letters of the options that it takes */
 	bool takes_words;
 	const char *help;
 	int (*run)(const struct options *options);
@@ -43,10 +43,10 @@ struct command {
 
 static const struct command commands[];
 
-/* Errors are for programs, too. */
+/* Prints errors as JSON. */
 static bool json_errors;
 
-/* One line that reaches its reader at once, through a pipe too. */
+/* Prints one line, and flushes it: readers of a pipe get it at once. */
 void print_json(json_object *object)
 {
 	puts(json_line(object));
@@ -77,7 +77,7 @@ void die(int status, const char *format, ...)
 	exit(status);
 }
 
-/* For what may fail, if nothing is wrong with the command line. */
+/* Reports the failure of an operation that is not an error of usage. */
 static void __attribute__((noreturn)) die_errno(const char *doing)
 {
 	int error = errno;
@@ -85,7 +85,7 @@ static void __attribute__((noreturn)) die_errno(const char *doing)
 	if (error == ENODEV || error == ENOENT)
 		die(EXIT_NO_DEVICE, "%s", explain_no_device(error));
 	die(error == EACCES || error == EPERM ? EXIT_PERMISSION : EXIT_ERROR,
-	    "%s: %s", doing, strerror(error));
+	    "%s failed: %s", doing, strerror(error));
 }
 
 void need_source(void)
@@ -101,16 +101,16 @@ uint64_t get_generation(void)
 
 	need_source();
 	if (sysgenid_barrier(&generation))
-		die_errno("asking for the generation");
+		die_errno("reading the generation");
 	return generation;
 }
 
-/* Success is what has reached its reader. */
+/* Fails if the output could not be written. */
 static void check_output(void)
 {
 	if (fflush(stdout) || ferror(stdout)) {
 		json_errors = false;
-		die(EXIT_ERROR, "writing the output: %s", strerror(errno));
+		die(EXIT_ERROR, "writing the output failed: %s", strerror(errno));
 	}
 }
 
@@ -165,7 +165,7 @@ static const char *source_name(char *value, size_t size)
 	return read_attribute("source", value, size) ? value : "unknown";
 }
 
-/* The overseer's record, if it is of this generation; or NULL. */
+/* Returns the overseer's record if it describes this generation; or NULL. */
 static json_object *record_of(uint64_t generation)
 {
 	json_object *record = read_record();
@@ -218,7 +218,7 @@ static void print_failures(FILE *out, json_object *record, json_object *outputs)
 	}
 }
 
-/* The overseer's view; root sees what failed hooks have printed, too. */
+/* Adds the overseer's record, and for root the output of failed hooks. */
 static void add_record(json_object *status, json_object *record,
 		       json_object *outputs)
 {
@@ -316,8 +316,8 @@ static struct sysgenid_watcher *new_watcher(unsigned int flags)
 	need_source();
 	watcher = sysgenid_watcher_new(flags);
 	if (!watcher && errno == EACCES)
-		die(EXIT_PERMISSION, "no permission: to be waited for takes "
-		    "membership of the group sysgenid, or root");
+		die(EXIT_PERMISSION, "no permission to be tracked: run as a member of the "
+		    "group sysgenid, or as root");
 	if (!watcher)
 		die_errno("watching the generation");
 	return watcher;
@@ -348,7 +348,7 @@ static int do_wait(const struct options *options)
 	return 0;
 }
 
-/* Runs the command with the generation in its environment. */
+/* Runs the command with SYSGENID_GENERATION in its environment. */
 static int run_command(char **argv, uint64_t generation)
 {
 	char number[32];
@@ -379,8 +379,8 @@ static void acknowledge(struct sysgenid_watcher *watcher, uint64_t generation)
 }
 
 /*
- * Ends if nobody reads what is printed any more, as `head -n 1` does not after
- * a line: the next one may be years away.
+ * Ends if the reader of the output has gone, as with `head -n 1`. The next write
+ * would show that, but the next generation may be years away.
  */
 static uint64_t wait_with_reader(struct sysgenid_watcher *watcher)
 {
@@ -395,7 +395,7 @@ static uint64_t wait_with_reader(struct sysgenid_watcher *watcher)
 		if (poll(polled, 2, -1) >= 0 &&
 		    polled[1].revents & (POLLERR | POLLHUP)) {
 			raise(SIGPIPE);
-			die(EXIT_ERROR, "writing the output: %s", strerror(EPIPE));
+			die(EXIT_ERROR, "writing the output failed: %s", strerror(EPIPE));
 		}
 	}
 	if (ret < 0)
@@ -455,14 +455,15 @@ static int do_trigger(const struct options *options)
 	need_source();
 	if (sysgenid_trigger(options->minimum)) {
 		if (errno == EACCES)
-			die(EXIT_PERMISSION, "no permission: to start a generation takes "
+			die(EXIT_PERMISSION, "no permission: starting a generation needs "
 			    "CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN outside of "
-			    "containers, as root has");
+			    "containers (run as root)");
 		if (errno == EINVAL)
-			die(EXIT_ERROR, "--min %" PRIu32 " is more than can be started",
+			die(EXIT_ERROR, "--min=%" PRIu32 " exceeds the highest generation "
+			    "that can be started",
 			    options->minimum);
 		if (errno == EOVERFLOW)
-			die(EXIT_ERROR, "the generations that can be started are used up");
+			die(EXIT_ERROR, "no more generations can be started: reboot this system");
 		die_errno("starting a generation");
 	}
 	print_generation(options, get_generation());
@@ -472,8 +473,8 @@ static int do_trigger(const struct options *options)
 enum settled { NOT_SETTLED, SETTLED, SETTLED_FAILED };
 
 /*
- * The overseer's word on the current generation. Where none has said
- * anything of this counter, @without is the answer.
+ * Returns the overseer's result for the current generation, or @without if no
+ * overseer has published a record for this counter.
  */
 static enum settled look_settled(enum settled without)
 {
@@ -494,7 +495,7 @@ static enum settled look_settled(enum settled without)
 	return settled;
 }
 
-/* At least @pause milliseconds earlier than @end, or at @end. */
+/* Returns @pause, or the time until @end if that is shorter, in milliseconds. */
 static int slice(int64_t end, int pause)
 {
 	int64_t left = end - now_ms();
@@ -511,7 +512,7 @@ static enum settled wait_settled(int timeout, enum settled without)
 		bool over = now_ms() >= end;
 
 		settled = NOT_SETTLED;
-		/* Without the device, nobody can be waited for. */
+		/* Without the device, there are no watchers to wait for. */
 		if (!sysgenid_wait_watchers(slice(end, SLICE)) || errno == ENODEV)
 			settled = look_settled(without);
 		else if (errno != ETIME && errno != ESTALE)
@@ -573,7 +574,7 @@ static int do_wait_settled(const struct options *options)
 	need_source();
 	settled = wait_settled(options->timeout, NOT_SETTLED);
 	if (settled == NOT_SETTLED && !options->json && !record_of(get_generation()))
-		fputs("sysgenid: the overseer has not dealt with this generation: "
+		fputs("sysgenid: the overseer has not handled this generation: "
 		      "systemctl start sysgenidd\n", stderr);
 	report_settled(options, settled);
 	return settled == NOT_SETTLED ? EXIT_TIMEOUT :
@@ -585,28 +586,28 @@ static int do_wait_settled(const struct options *options)
  */
 
 static const struct command commands[] = {
-	{ "status", "j", false, "what the generation is, and who is waited for",
+	{ "status", "j", false, "show the generation, and which watchers are late",
 	  do_status },
-	{ "get", "j", false, "print the generation, after a look at the hardware",
+	{ "get", "j", false, "check the hardware, then print the generation",
 	  do_get },
 	{ "wait", "jft", false, "wait for a new generation and print it",
 	  do_wait },
 	{ "watch", "j", true, "print each new generation, or run COMMAND for it",
 	  do_watch },
-	{ "run", "", true, "run COMMAND for each, and be waited for until it succeeds",
+	{ "run", "", true, "run COMMAND for each, as a watcher that the system waits for",
 	  do_run },
 	{ "trigger", "jm", false, "start a new generation", do_trigger },
-	{ "wait-watchers", "jt", false, "wait until all that are waited for are done",
+	{ "wait-watchers", "jt", false, "wait until all tracked watchers are done",
 	  do_wait_watchers },
-	{ "wait-settled", "jt", false, "the same, and tell whether hooks and units failed",
+	{ "wait-settled", "jt", false, "wait until the system has settled; report failed hooks and units",
 	  do_wait_settled },
 	{ "hooks", "jn", true, "list hooks, or run them: hooks run [NAME…]",
 	  do_hooks },
-	{ "prepare", "nu", false, "have hooks prepare the system for a snapshot, or undo that",
+	{ "prepare", "nu", false, "run hooks that prepare for a snapshot, or undo that",
 	  do_prepare },
 	{ "seal", "jlnrbY", false, "turn the system into a template: remove what must be unique",
 	  do_seal },
-	{ "gate", "", true, "let the host know, by the port PORT, whether it has settled",
+	{ "gate", "", true, "report to the host, through PORT, whether the system has settled",
 	  do_gate },
 };
 
@@ -637,11 +638,11 @@ static int print_help(void)
 	     "  --from=N       (wait) return at once if the generation is not N\n"
 	     "  --timeout=S    (wait, wait-watchers, wait-settled) at most S seconds; exit status 5\n"
 	     "  --min=N        (trigger) at least generation N\n"
-	     "  --dry-run      (hooks run, prepare, seal) only say what would be done\n"
+	     "  --dry-run      (hooks run, prepare, seal) only print what would be done\n"
 	     "  --undo         (prepare) undo what the hooks did\n"
 	     "  --list         (seal) list what is removed, and how a copy gets its own\n"
 	     "  --root=DIR     (seal) the system in DIR, such as a mounted image\n"
-	     "  --yes          (seal) do it\n"
+	     "  --yes          (seal) confirm the removal\n"
 	     "  --version      print the version\n\n"
 	     "See sysgenid(8).");
 	return 0;
@@ -652,7 +653,7 @@ static const struct command *find_command(const char *name)
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		if (!strcmp(name, commands[i].name))
 			return &commands[i];
-	die(EXIT_USAGE, "there is no command %s; sysgenid --help lists them",
+	die(EXIT_USAGE, "unknown command %s; sysgenid --help lists the commands",
 	    name);
 }
 
@@ -665,7 +666,7 @@ static uint64_t parse_number(const char *option, const char *text, uint64_t max)
 	number = strtoull(text, &end, 10);
 	if (errno || end == text || *end || *text < '0' || *text > '9' ||
 	    number > max)
-		die(EXIT_USAGE, "%s=%s: a number from 0 to %" PRIu64 " is needed",
+		die(EXIT_USAGE, "%s=%s: use a number from 0 to %" PRIu64,
 		    option, text, max);
 	return number;
 }
@@ -676,7 +677,7 @@ static int parse_timeout(const char *text)
 	double seconds = strtod(text, &end);
 
 	if (end == text || *end || !(seconds >= 0 && seconds <= 2000000))
-		die(EXIT_USAGE, "--timeout=%s: seconds from 0 to 2000000 are needed",
+		die(EXIT_USAGE, "--timeout=%s: use seconds from 0 to 2000000",
 		    text);
 	return (int)(seconds * 1000);
 }
@@ -723,10 +724,10 @@ static void parse(const struct command *command, int argc, char **argv,
 		if (option == ':')
 			die(EXIT_USAGE, "%s needs a value", argv[optind - 1]);
 		if (option == '?' && optopt && !strchr(argv[optind - 1], '='))
-			die(EXIT_USAGE, "there is no option -%c; see sysgenid --help",
+			die(EXIT_USAGE, "unknown option -%c; see sysgenid --help",
 			    optopt);
 		if (option == '?')
-			die(EXIT_USAGE, "there is no option %s; see sysgenid --help",
+			die(EXIT_USAGE, "unknown option %s; see sysgenid --help",
 			    argv[optind - 1]);
 		parse_option(command, option, options);
 	}
@@ -740,7 +741,7 @@ static void parse(const struct command *command, int argc, char **argv,
 		die(EXIT_USAGE, "--json and a program exclude each other");
 }
 
-/* Errors that come before --json on the command line are to be JSON too. */
+/* Errors before --json on the command line must be JSON, too. */
 static bool wants_json(char **argv)
 {
 	bool program = !strcmp(argv[1], "watch") || !strcmp(argv[1], "run");
@@ -748,7 +749,7 @@ static bool wants_json(char **argv)
 	for (char **word = argv + 2; *word && strcmp(*word, "--"); word++) {
 		if (!strcmp(*word, "--json"))
 			return true;
-		/* What follows are its own options. */
+		/* The rest of the words are the program's options. */
 		if (program && **word != '-')
 			break;
 	}
@@ -761,7 +762,7 @@ int main(int argc, char **argv)
 	const struct command *command;
 	int status;
 
-	/* What it has to say about that, it says itself. */
+	/* The command reports a missing device itself. */
 	sysgenid_set_log(NULL);
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
 			 !strcmp(argv[1], "help")))

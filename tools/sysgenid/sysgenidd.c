@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * sysgenidd(8), the overseer: for each new generation it runs the hooks,
- * restarts the units that want it, waits for the tracked watchers, and is the
- * last one to acknowledge: then the system has settled.
+ * sysgenidd(8), the overseer. For each new generation it runs the hooks, restarts
+ * the units of a target, and waits for the tracked watchers. It acknowledges last:
+ * then the system has settled.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,17 +23,17 @@
 #define TARGET		"sysgenid-changed.target"
 #define FAILED_TARGET	"sysgenid-failed.target"
 #define MAX_LAGGARDS	16
-/* Nothing tells when watchers acknowledge; how often to look, in ms. */
+/* No event announces acknowledgements: intervals between checks, in milliseconds. */
 #define LOOK_FIRST	10
 #define LOOK_AT_LEAST	250
-/* Before a hook that has failed runs again, in milliseconds. */
+/* Delay before a failed hook runs again, in milliseconds. */
 #define PAUSE		1000
 
 static const char *hooks_directory = "/etc/sysgenid/hooks.d";
 static int hook_timeout = HOOK_TIMEOUT;
 static int hook_attempts = HOOK_ATTEMPTS;
 static int watchers_timeout = 30;
-/* Is a system that boots with another generation ID a clone? */
+/* Whether a system that boots with another generation ID counts as a clone. */
 static bool cold_clones = true;
 
 static void __attribute__((format(printf, 1, 2)))
@@ -48,7 +48,7 @@ notify_status(const char *format, ...)
 	sd_notifyf(0, "STATUS=%s", text);
 }
 
-/* Every failure is recorded, whatever it is, or it would be settled as good. */
+/* Counts every failure: a generation with one must not settle as successful. */
 static void fault(struct state *state, const char *kind, const char *name,
 		  const char *reason)
 {
@@ -70,7 +70,7 @@ static void hook_failed(struct state *state, const struct hook_run *run,
 	record_failure("hook", run->name, reason, state->attempts, run->tail);
 }
 
-/* Returns false if the overseer has to end, or there is a newer generation. */
+/* Returns false if the overseer must end, or there is a newer generation. */
 static bool pause_hook(uint64_t generation)
 {
 	int64_t end = now_ms() + PAUSE;
@@ -81,9 +81,9 @@ static bool pause_hook(uint64_t generation)
 }
 
 /*
- * Runs a hook until it succeeds, but not more often than it may. Attempts that
- * an earlier overseer has begun count too, or a hook that stops the service or
- * reboots the system would do so forever. Returns false if it was cut short.
+ * Runs a hook until it succeeds, or has used its attempts. Attempts of an earlier
+ * overseer count, too: a hook that stops the service or reboots the system would
+ * otherwise do so forever. Returns false if interrupted.
  */
 static bool try_hook(struct state *state, const char *name)
 {
@@ -130,7 +130,7 @@ static bool try_hook(struct state *state, const char *name)
 				return true;
 			}
 			report(LOG_WARNING, "hook-retry", state->generation, name,
-			       "hook %s failed, and is run again: %s", name,
+			       "hook %s failed, running it again: %s", name,
 			       run.why);
 			if (!pause_hook(state->generation))
 				return false;
@@ -155,7 +155,7 @@ static void thawed(const struct hook_run *run, enum hook_result result, void *da
 	record_failure("hook", run->name, run->why, hook_attempts, run->tail);
 }
 
-/* First of all, as the hooks may need what is frozen. */
+/* Runs first: the hooks may need what the preparation has frozen. */
 static bool undo_prepare(struct state *state)
 {
 	const struct hook_run like = {
@@ -187,7 +187,7 @@ static bool run_hooks(struct state *state)
 		state->failed++;
 		record_failure("hook", hooks_directory, why, 0, NULL);
 	}
-	/* One that an overseer has left that was killed; it runs again. */
+	/* Stop a hook that a killed overseer has left; it runs again. */
 	if (state->tried[0] && strcmp(state->hook, state->tried))
 		stop_hook("", state->tried);
 	for (char **name = names; name && *name && goes_on; name++) {
@@ -239,7 +239,7 @@ static void report_late_jobs(const struct state *state, const struct jobs *jobs)
 	}
 }
 
-/* A job can be there twice, added by what wants it and by itself. */
+/* A unit may have two jobs: its own, and one added for a dependency. */
 static bool is_repeated(const struct job *job)
 {
 	for (const struct job *other = job->next; other; other = other->next)
@@ -250,9 +250,9 @@ static bool is_repeated(const struct job *job)
 }
 
 /*
- * Restarts what the target wants, as one that is active would not notice that
- * the target is started, and then the target. Waits until all jobs have ended,
- * those that systemd adds for dependencies too.
+ * Restarts the units that the target wants, and then starts the target: an active
+ * unit would not notice the start of the target. Waits until all jobs have ended,
+ * including those that systemd adds for dependencies.
  */
 static bool restart_units(struct state *state)
 {
@@ -282,7 +282,7 @@ static bool restart_units(struct state *state)
 	return goes_on;
 }
 
-/* For administrators who want to be notified; nobody waits for its jobs. */
+/* Notifies administrators by a target; the overseer does not wait for its jobs. */
 static void set_failed_target(struct state *state, const char *type)
 {
 	struct jobs jobs = {};
@@ -315,7 +315,7 @@ static void report_laggards(uint64_t generation)
 	}
 }
 
-/* Returns false if there is a newer generation, or the overseer has to end. */
+/* Returns false if there is a newer generation, or the overseer must end. */
 static bool wait_for_watchers(uint64_t generation)
 {
 	int64_t every = watchers_timeout * INT64_C(1000), late = now_ms() + every;
@@ -341,8 +341,8 @@ static bool wait_for_watchers(uint64_t generation)
  */
 
 /*
- * When the system boots, what comes after the overseer, such as the network,
- * waits for the hooks. Later, nobody does.
+ * At boot, units ordered after the overseer, such as the network, wait for the
+ * hooks. Later, no unit waits.
  */
 static void notify_ready(void)
 {
@@ -353,7 +353,7 @@ static void notify_ready(void)
 	ready = true;
 }
 
-/* Remembers where the system has settled. */
+/* Stores the identity of the hardware on which the system settled. */
 static void remember_identity(struct state *state)
 {
 	if (identity_compare(tracked_fd(), state->identity) != IDENTITY_SAME &&
@@ -362,9 +362,9 @@ static void remember_identity(struct state *state)
 }
 
 /*
- * A system that was copied, or whose disk was rolled back, while it was off is
- * a clone, of which no interrupt tells: it boots with another generation ID
- * than it last settled with. A new generation makes it one like any other.
+ * A system may be copied, or its disk rolled back, while it is off. No interrupt
+ * announces such a clone, but it boots with another generation ID than it last
+ * settled with. Starting a new generation makes it a clone like any other.
  */
 static void look_for_cold_clone(struct state *state)
 {
@@ -375,24 +375,24 @@ static void look_for_cold_clone(struct state *state)
 		return;
 	if (other && cold_clones) {
 		report(LOG_NOTICE, "cold-clone", state->generation, NULL,
-		       "the system has another generation ID than when it last settled: "
-		       "it was copied or rolled back while it was off");
+		       "the generation ID differs from when the system last settled: "
+		       "the system was copied or rolled back while it was off");
 		if (!sysgenid_trigger(0))
 			return;
 		report(LOG_WARNING, "cold-clone", state->generation, NULL,
-		       "a generation can't be started: %s", strerror(errno));
+		       "starting a generation failed: %s", strerror(errno));
 		state->phase = PHASE_HOOKS;
 		return;
 	}
 	if (other)
 		report(LOG_NOTICE, "cold-clone", state->generation, NULL,
-		       "the system has another generation ID than when it last settled, "
-		       "which --cold-clones=no ignores");
+		       "the generation ID differs from when the system last settled: "
+		       "ignored, because of --cold-clones=no");
 	if (current_generation() == state->generation)
 		remember_identity(state);
 }
 
-/* Work that must not be repeated is recorded before anybody may go on. */
+/* Saves the state before other programs may continue: no work must be repeated. */
 static void settle(struct state *state)
 {
 	state->phase = PHASE_SETTLED;
@@ -420,7 +420,7 @@ static void enter(struct state *state, enum phase phase)
 	record_publish(state, NULL);
 }
 
-/* Goes on with a generation from wherever it is. */
+/* Continues with a generation, from the stage that it has reached. */
 static void oversee(struct state *state)
 {
 	record_publish(state, NULL);
@@ -451,7 +451,7 @@ static void begin(struct state *state, uint64_t generation)
 		report(LOG_WARNING, "superseded", state->generation, NULL,
 		       "generation %" PRIu64 " did not settle before generation %"
 		       PRIu64, state->generation, generation);
-	/* One that a killed overseer has left would keep its unit's name taken. */
+	/* A hook left by a killed overseer would occupy its unit's name. */
 	if (last.phase == PHASE_HOOKS && last.tried[0])
 		stop_hook("", last.tried);
 	*state = (struct state){
@@ -488,16 +488,16 @@ static void oversee_all(struct state *state)
 static void __attribute__((noreturn)) usage(int status)
 {
 	fputs("Usage: sysgenidd [OPTIONS]\n\n"
-	      "Oversees what has to be done when the system was cloned or restored from a\n"
-	      "snapshot. systemd starts it, as sysgenidd.service.\n\n"
-	      "  --hooks=DIRECTORY           where the hooks are; /etc/sysgenid/hooks.d\n"
-	      "  --hook-timeout=SECONDS      the longest that a hook may take; 90\n"
-	      "  --hook-attempts=N           how often a hook is started until it succeeds; 3\n"
-	      "  --watchers-timeout=SECONDS  how often to report what is waited for; 30\n"
-	      "  --cold-clones=no            another generation ID at boot is no clone\n"
-	      "  --state=FILE                its memory; /var/lib/sysgenid/state\n"
+	      "Runs hooks, restarts units and waits for watchers when the system was cloned\n"
+	      "or restored from a snapshot. systemd starts it, as sysgenidd.service.\n\n"
+	      "  --hooks=DIRECTORY           directory of the hooks; /etc/sysgenid/hooks.d\n"
+	      "  --hook-timeout=SECONDS      time limit of a hook; 90\n"
+	      "  --hook-attempts=N           maximum number of starts of a hook; 3\n"
+	      "  --watchers-timeout=SECONDS  interval of reports on late watchers; 30\n"
+	      "  --cold-clones=no            another generation ID at boot is not a clone\n"
+	      "  --state=FILE                the overseer's state; /var/lib/sysgenid/state\n"
 	      "  --version                   print the version\n"
-	      "  --help                      print this\n\n"
+	      "  --help                      print this help\n\n"
 	      "See sysgenidd(8).\n", status ? stderr : stdout);
 	exit(status);
 }
@@ -508,7 +508,7 @@ static int parse_number(const char *option, const char *text, const char *what)
 	long number = strtol(text, &end, 10);
 
 	if (end == text || *end || number < 1 || number > 1000000) {
-		fprintf(stderr, "sysgenidd: --%s=%s: %s from 1 to 1000000 are needed\n",
+		fprintf(stderr, "sysgenidd: --%s=%s: use a number of %s from 1 to 1000000\n",
 			option, text, what);
 		exit(EXIT_USAGE);
 	}
@@ -518,7 +518,7 @@ static int parse_number(const char *option, const char *text, const char *what)
 static bool parse_yes(const char *option, const char *text)
 {
 	if (strcmp(text, "yes") && strcmp(text, "no")) {
-		fprintf(stderr, "sysgenidd: --%s=%s: yes or no is needed\n", option,
+		fprintf(stderr, "sysgenidd: --%s=%s: use yes or no\n", option,
 			text);
 		exit(EXIT_USAGE);
 	}
@@ -563,7 +563,7 @@ static void parse(int argc, char **argv)
 		usage(EXIT_USAGE);
 }
 
-/* What is taken for dealt with, if nothing is known: a new counter's start. */
+/* If nothing is known, the start of a new counter counts as settled. */
 static struct state fresh_state(void)
 {
 	struct state fresh = { .phase = PHASE_SETTLED };
@@ -585,13 +585,13 @@ static int start(void)
 	}
 	if (tracked_open() || events_open()) {
 		report(LOG_ERR, "no-device", 0, NULL,
-		       "watching the generation: %s", strerror(errno));
+		       "cannot watch the generation: %s", strerror(errno));
 		return EXIT_ERROR;
 	}
 	error = systemd_open();
 	if (error < 0) {
 		report(LOG_ERR, "no-systemd", 0, NULL,
-		       "systemd, which runs the hooks, can't be reached: %s",
+		       "cannot connect to systemd, which runs the hooks: %s",
 		       strerror(-error));
 		return EXIT_ERROR;
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Looks at /proc and /sys: who is waited for, what sysfs says, and why there
- * is no device.
+ * Reads /proc and /sys: late watchers, sysfs attributes, and the reason for a missing
+ * device.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -101,7 +101,7 @@ bool publish_json(const char *path, mode_t mode, struct json_object *object)
 	return done;
 }
 
-/* A name is what its process likes, with newlines too. */
+/* A process chooses its name freely: it may contain newlines. */
 static void read_name(pid_t pid, char *name, size_t size)
 {
 	char path[PATH_SIZE];
@@ -122,7 +122,7 @@ static void read_name(pid_t pid, char *name, size_t size)
 	clean_text(name, length);
 }
 
-/* The two lines that the driver adds; only its descriptors have them. */
+/* Reads the two lines in fdinfo that only the driver's descriptors have. */
 static bool read_fdinfo(struct laggard *watcher, int *tracked)
 {
 	char path[PATH_SIZE], line[128];
@@ -143,7 +143,7 @@ static bool read_fdinfo(struct laggard *watcher, int *tracked)
 	return found == 2;
 }
 
-/* Spares the reading of all other descriptors' fdinfo. */
+/* Avoids reading fdinfo of all other descriptors. */
 static bool may_be_device(pid_t pid, int fd)
 {
 	static const char name[] = "/sysgenid";
@@ -204,7 +204,7 @@ size_t find_laggards(uint32_t generation, struct laggard *found, size_t size)
 	return count;
 }
 
-/* Does firmware tell of a generation ID, whether or not a driver is loaded? */
+/* Returns whether ACPI has a generation ID device, with or without a driver. */
 static bool has_acpi_device(void)
 {
 	static const char * const ids[] = {
@@ -232,14 +232,14 @@ static bool has_acpi_device(void)
 const char *explain_no_device(int error)
 {
 	if (error == EACCES || error == EPERM)
-		return "no permission: /dev/sysgenid can't be opened by this user";
+		return "no permission: this user may not open /dev/sysgenid";
 	if (!access(ATTRIBUTES, F_OK))
-		return "there is no /dev/sysgenid here, though the module is loaded: "
-		       "give this container or chroot the device";
+		return "no /dev/sysgenid here, though the module is loaded: "
+		       "add the device to this container or chroot";
 	if (has_acpi_device())
 		return "module not loaded: modprobe vmgenid "
-		       "(the package sysgenid-dkms has it)";
-	return "not a guest with a generation ID device: give it one "
+		       "(from the package sysgenid-dkms)";
+	return "not a guest with a generation ID device: add one "
 	       "(QEMU: -device vmgenid,guid=auto; libvirt: <genid/>), "
-	       "or, for generations by sysgenid trigger only: modprobe sysgenid";
+	       "or, for sysgenid trigger only: modprobe sysgenid";
 }

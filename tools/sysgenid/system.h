@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the command and the overseer both ask of the system: who is waited for,
- * what sysfs says, and why there is no device.
+ * Queries that the command and the overseer share: late watchers, sysfs attributes,
+ * and the reason for a missing device.
  */
 #ifndef SYSTEM_H
 #define SYSTEM_H
@@ -23,31 +23,31 @@ enum {
 
 struct json_object;
 
-/* Where the overseer publishes its work; OUTPUT_PATH is for root. */
+/* The overseer publishes its work here; only root may read OUTPUT_PATH. */
 #define RUN_DIRECTORY	"/run/sysgenid"
 #define STATUS_PATH	RUN_DIRECTORY "/status.json"
 #define OUTPUT_PATH	RUN_DIRECTORY "/output.json"
 
-/* The hardware that the last generation settled with; for root. */
+/* Identity of the hardware when the last generation settled; only root may read it. */
 #define IDENTITY_PATH	RUN_DIRECTORY "/identity.json"
 
-/* The hooks that `sysgenid prepare` has begun, and nobody has undone. */
+/* The hooks that `sysgenid prepare` has begun and that are not undone. */
 #define PREPARED_PATH	RUN_DIRECTORY "/prepared.json"
 
 #define COUNTER_KEY_SIZE	96
 
 /*
- * Tells counters apart that start at 0: by this boot, and by this loading of
- * the module, whose directory in sysfs is a new one each time.
+ * Stores a key that differs between counters that start at 0. It identifies the boot
+ * and the loading of the module, which creates a new directory in sysfs.
  */
 void counter_key(char *key);
 
-/* The overseer's record for this counter, for json-c; or NULL. */
+/* Returns the overseer's record for this counter, for json_object_put(); or NULL. */
 struct json_object *read_record(void);
 
 /*
- * Writes it beside, then moves it: a reader never sees half of it. Returns false
- * with errno set if that failed; what was there before stays.
+ * Writes a temporary file, and renames it: readers see the old or the new contents.
+ * On failure, returns false with errno set, and keeps the old file.
  */
 bool publish_json(const char *path, mode_t mode, struct json_object *object);
 
@@ -56,22 +56,22 @@ struct laggard {
 	pid_t pid;
 	int fd;
 	uint32_t acknowledged;
-	char name[64];	/* of the process; UTF-8 without control characters */
+	char name[64];	/* name of the process: UTF-8 without control characters */
 };
 
 /*
- * Finds as many as the caller may see, at most @size; returns how many. Copies
- * that systemd keeps for services are left out.
+ * Stores up to @size laggards that the caller may see; returns their number. Skips
+ * the copies of descriptors that systemd keeps for services.
  */
 size_t find_laggards(uint32_t generation, struct laggard *found, size_t size);
 
-/* An attribute in /sys/class/misc/sysgenid/, without its newline. */
+/* Reads an attribute in /sys/class/misc/sysgenid/, without its newline. */
 bool read_attribute(const char *name, char *value, size_t size);
 
-/* An attribute that is a number; 0 where there is none. */
+/* Returns a numeric attribute, or 0 if there is none. */
 unsigned long number_attribute(const char *name);
 
-/* Why there is no generation, and what to do, in one sentence. */
+/* Returns why there is no generation, and the remedy, in one sentence. */
 const char *explain_no_device(int error);
 
 #endif /* SYSTEM_H */

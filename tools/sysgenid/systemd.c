@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Jobs of systemd: enqueued by its private socket, as a system may have no
- * D-Bus daemon, and waited for by the signal that it sends at a job's end.
+ * Jobs of systemd. Calls go to its private socket, because a system may have no D-Bus
+ * daemon. A signal of systemd announces the end of each job.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,14 +20,14 @@
 #define UNIT		"org.freedesktop.systemd1.Unit"
 #define SERVICE_UNIT	"org.freedesktop.systemd1.Service"
 
-/* The longest that systemd may take for an answer, in microseconds. */
+/* Timeout for an answer of systemd, in microseconds */
 #define CALL_TIMEOUT	(30 * UINT64_C(1000000))
-/* How long systemd is given to come back when it executes itself, in ms. */
+/* Timeout for systemd to return after it executes itself, in ms */
 #define REOPEN_TIMEOUT	10000
 #define REOPEN_EVERY	100
 
 static sd_bus *bus;
-/* The jobs that are waited for; one set at a time. */
+/* The jobs that the overseer waits for: one set at a time. */
 static struct jobs *waited;
 static char failure[256];
 
@@ -38,7 +38,7 @@ static const char *fail(const sd_bus_error *error, int ret)
 	return failure;
 }
 
-/* The result of each is one of systemd's words: done, failed, timeout, … */
+/* Records the job's result, a word of systemd: done, failed, timeout, … */
 static void end_job(struct job *job, const char *result)
 {
 	if (job->result[0])
@@ -112,7 +112,7 @@ static char *get_string(const char *unit, const char *interface,
 	return value;
 }
 
-/* A job that is not there any more has ended while nothing told of it. */
+/* A job that no longer exists ended while its signal could not arrive. */
 static void look_at_job(struct job *job)
 {
 	char *state = NULL, *active;
@@ -129,8 +129,8 @@ static void look_at_job(struct job *job)
 }
 
 /*
- * systemd leaves its connections when it executes itself, as at an upgrade. At a
- * forced shutdown it does not come back, and has everybody end.
+ * systemd closes its connections when it executes itself, for example on an upgrade.
+ * On a forced shutdown it does not return, and terminates all processes.
  */
 static void open_again(void)
 {
@@ -193,7 +193,7 @@ void jobs_free(struct jobs *jobs)
 	waited = NULL;
 }
 
-/* Sends a call; systemd may have left since the last one. */
+/* Sends a call; it fails if systemd has disconnected since the last one. */
 static int call(sd_bus_message *message, sd_bus_error *error,
 		sd_bus_message **reply)
 {
@@ -280,7 +280,7 @@ static int append_environment(sd_bus_message *message,
 	return ret;
 }
 
-/* The sandbox, and what else never changes, is in the units' drop-in. */
+/* Appends the variable properties; the units' drop-in has the fixed ones. */
 static int append_hook(sd_bus_message *message, const char *unit,
 		       const char *const *argv, const char *const *environment,
 		       int timeout, int output)
@@ -383,7 +383,7 @@ bool systemd_confirms(const char *unit)
 {
 	char *state = NULL;
 
-	/* Twice, as systemd may execute itself just now. */
+	/* Try twice: systemd may be executing itself. */
 	for (int i = 0; i < 2 && !state; i++) {
 		systemd_process();
 		state = bus ? get_string(unit, UNIT, "ActiveState") : NULL;
@@ -401,7 +401,7 @@ void systemd_why_failed(const char *unit, char *why, size_t size)
 		sd_bus_get_property_trivial(bus, SERVICE, path, SERVICE_UNIT,
 					    "ExecMainStatus", NULL, 'i', &code);
 	if (!result)
-		snprintf(why, size, "its unit has failed");
+		snprintf(why, size, "its unit failed");
 	else if (!strcmp(result, "exit-code"))
 		snprintf(why, size, "exit status %d", code);
 	else if (!strcmp(result, "signal") || !strcmp(result, "core-dump"))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Text and numbers of others, made fit for terminals and for JSON.
+ * Makes text and numbers from other programs safe for terminals and JSON.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -11,12 +11,12 @@
 
 #include "text.h"
 
-/* The largest integer up to which a double holds every one. */
+/* The largest N for which a double represents all integers up to N */
 #define MAX_EXACT	((UINT64_C(1) << 53) - 1)
 
 /*
  * Decodes a character of UTF-8 (RFC 3629) of at most @left bytes. Returns its
- * length; 0: it is none.
+ * length, or 0 if it is invalid.
  */
 static size_t decode(const unsigned char *text, size_t left, uint32_t *character)
 {

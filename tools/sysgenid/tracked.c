@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The overseer's own tracked descriptor, by which SYSGENID_WAIT_WATCHERS waits
- * for the overseer too. systemd keeps a copy, so that a killed overseer is
- * waited for until the one that is started in its place has acknowledged.
+ * The overseer's own tracked descriptor, so that SYSGENID_WAIT_WATCHERS waits for the
+ * overseer, too. systemd keeps a copy. If the overseer is killed, the system waits
+ * until its successor has acknowledged.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,7 +24,7 @@
 #define DEVICE	"/dev/sysgenid"
 #define NAME	"tracked"
 
-/* -1: there is no such device, the generation is VMClock's. */
+/* -1: there is no such device, and VMClock is the source. */
 static int tracked = -1;
 
 static bool is_device(int fd)
@@ -35,7 +35,7 @@ static bool is_device(int fd)
 	       S_ISCHR(ours.st_mode) && ours.st_rdev == device.st_rdev;
 }
 
-/* The descriptor that systemd has kept, or -1. */
+/* Returns the descriptor that systemd has kept, or -1. */
 static int take_back(void)
 {
 	char **names = NULL;
@@ -62,7 +62,7 @@ int tracked_open(void)
 	tracked = open(DEVICE, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (tracked < 0 || ioctl(tracked, SYSGENID_SET_WATCHER_TRACKING, 1))
 		return -1;
-	/* FDPOLL: systemd need not watch it for errors. */
+	/* FDPOLL=0: systemd need not watch the descriptor for errors. */
 	sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDPOLL=0\nFDNAME=" NAME,
 			       &tracked, 1);
 	return 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Nobody but root may have a say in what root runs: neither by a file that is
- * run, nor by a directory on the way to it, where it could be exchanged.
+ * Only root may influence what root runs. Checks the file, and each directory on the
+ * way to it, where other users could replace it.
  */
 #include <errno.h>
 #include <limits.h>
@@ -12,14 +12,14 @@
 
 #include "overseer.h"
 
-/* What is wrong, in words that the path is put into. */
+/* Returns a format that says what is wrong, with %s for the path; or NULL. */
 static const char *find_fault(const struct stat *status)
 {
 	if (status->st_uid)
 		return "%s does not belong to root";
 	if (status->st_mode & S_IWOTH)
 		return "%s is writable by everybody";
-	/* What an access control list allows to anybody is in these bits too. */
+	/* The group bits also cover all entries of an access control list. */
 	if (status->st_mode & S_IWGRP)
 		return "%s is writable by a group or ACL entry";
 	return NULL;

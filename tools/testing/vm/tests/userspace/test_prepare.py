@@ -54,7 +54,7 @@ def test_the_source_undoes_it_by_hand_and_a_clone_by_its_overseer(guest):
     assert ran(guest) == ["10-database freeze", "20-files freeze"]
     assert is_prepared(guest) and "prepared      for a snapshot" in guest.run("sysgenid status")
     assert fails(guest, "sysgenid prepare") == (
-        ERROR, "sysgenid: the system is prepared already: sysgenid prepare --undo\n")
+        ERROR, "sysgenid: the system is already prepared: sysgenid prepare --undo\n")
     with guest.snapshot() as snap:
         with snap.restore() as clone:
             said = Overseer(clone).settled()
@@ -77,14 +77,14 @@ def test_a_hook_that_fails_has_all_before_it_undone(guest):
     add(guest, "30-later")
     status, said = fails(guest, "sysgenid prepare")
     assert status == ERROR and "hook 20-fails failed: exit status 1\n" in said
-    assert "hook 20-fails: why\n" in said and "not prepared: all that was done is undone" in said
+    assert "hook 20-fails: why\n" in said and "not prepared: everything done is undone" in said
     assert ran(guest) == ["10-first freeze", "20-fails freeze", "20-fails thaw", "10-first thaw"]
     assert not is_prepared(guest)
     # What can't be undone is said, and the others are undone all the same.
     add(guest, "15-stays", f"{NOTE}; [ $1 = freeze ]")
     status, said = fails(guest, "sysgenid prepare")
     assert status == ERROR and "undoing 15-stays failed: exit status 1" in said
-    assert "not all that was done could be undone" in said
+    assert "some hooks failed to undo their preparation" in said
     assert ran(guest)[-4:] == ["15-stays thaw"] * 3 + ["10-first thaw"]
 
 
@@ -132,7 +132,7 @@ def test_an_interrupted_one_undoes_and_a_killed_one_is_undone_by_hand(guest):
     program = guest.start("exec sysgenid prepare")
     guest.run(begun)
     assert fails(guest, "sysgenid prepare --undo") == (
-        ERROR, "sysgenid: another one prepares the system, or undoes that, just now\n")
+        ERROR, "sysgenid: another process is preparing the system, or undoing that: try later\n")
     guest.run("kill -KILL $(pidof sysgenid)")
     program.wait()
     assert is_prepared(guest)
@@ -158,7 +158,7 @@ def test_without_an_overseer_nobody_prepares(guest):
     add(guest, "10-first")
     guest.run("systemctl mask --runtime --now sysgenidd; rm -rf /run/sysgenid")
     status, said = fails(guest, "sysgenid prepare")
-    assert status == ERROR and "the overseer does not run" in said and not ran(guest)
+    assert status == ERROR and "the overseer is not running" in said and not ran(guest)
 
 
 def test_the_shipped_hooks_freeze_what_the_system_does_not_need(guest):
