@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Draws with RAND_bytes() for a second and prints how long a draw takes, in
- * nanoseconds of one thread. Usage: bench BYTES THREADS.
+ * Measures RAND_bytes() for a second, and prints the time of a draw in nanoseconds of
+ * one thread. Usage: bench BYTES THREADS.
  */
 #include <err.h>
 #include <pthread.h>
@@ -18,7 +18,7 @@ static atomic_bool over;
 static atomic_llong draws, spent;
 static int size;
 
-/* The thread's own CPU time, so that other programs don't count. */
+/* Returns the thread's own CPU time, which excludes other programs. */
 static long long now(void)
 {
 	struct timespec time;

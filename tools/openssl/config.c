@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
- * Work that sysgenid-openssl(8) leaves to OpenSSL itself, so that it never parses a
- * configuration file differently:
+ * Helper of sysgenid-openssl(8). OpenSSL itself parses the configuration files here,
+ * so the command never reads them differently. Usage:
  *
  *	config block FILE MODULE...
- *				the lines that make SYSGENID FILE's random generator,
- *				by the module that fits the program's architecture
- *	config generator FILE	the generator that programs get from FILE
- *	config file		the file that programs read by default
+ *				prints the lines that make SYSGENID FILE's random
+ *				generator; each program uses the MODULE for its
+ *				architecture
+ *	config generator FILE	prints the generator that programs get from FILE
+ *	config file		prints the file that programs read by default
  *
  * Exit status: 0; 1 with a message; 3 if FILE configures FIPS.
  */
@@ -29,10 +30,10 @@
 enum { FIPS = 3 };
 
 #define GENERATOR	"SYSGENID"
-#define PROVIDER	"sysgenid"	/* the algorithm's property, too: see provider.c */
+#define PROVIDER	"sysgenid"	/* also the algorithm's property: see provider.c */
 #define KERNEL_FIPS	"/proc/sys/crypto/fips_enabled"
 
-/* Ends with a message: about a file, then OpenSSL's reason. */
+/* Prints a message about a file, with OpenSSL's reason, and exits. */
 static void __attribute__((noreturn)) stop(const char *file, const char *failure)
 {
 	const char *data = NULL;
@@ -45,7 +46,7 @@ static void __attribute__((noreturn)) stop(const char *file, const char *failure
 	     data && (flags & ERR_TXT_STRING) ? data : "");
 }
 
-/* Configures libcrypto by the file as a program's start does, whatever it ignores then. */
+/* Configures libcrypto as the start of a program does, but reports all errors. */
 static void load(const char *file)
 {
 	OPENSSL_INIT_SETTINGS *settings = OPENSSL_INIT_new();
@@ -57,7 +58,7 @@ static void load(const char *file)
 	OPENSSL_INIT_free(settings);
 }
 
-/* Whether a value turns something on; OpenSSL 3.0 looks at the name only. */
+/* Returns whether a value turns an option on; OpenSSL 3.0 checks only the name. */
 static int is_on(const char *value)
 {
 	return value && strcmp(value, "0") && strcasecmp(value, "no") &&
@@ -74,7 +75,7 @@ static const char *get(const CONF *conf, const char *section, const char *name)
 	return value;
 }
 
-/* Names end up in the block, and have to mean the same there. */
+/* Checks a name for the block: it must have the same meaning there. */
 static const char *plain(const char *file, const char *name)
 {
 	if (!*name || name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -84,7 +85,7 @@ static const char *plain(const char *file, const char *name)
 	return name;
 }
 
-/* Whether a section activates FIPS, by a provider or by the default properties. */
+/* Returns whether a section activates FIPS, by a provider or by default properties. */
 static int names_fips(const CONF *conf, const char *section)
 {
 	STACK_OF(CONF_VALUE) *values = section ? NCONF_get_section(conf, section) : NULL;
@@ -127,15 +128,15 @@ static int fips_configured(const CONF *conf, const char *init)
 
 static void __attribute__((noreturn)) leave_fips(const char *file)
 {
-	warnx("%s: left alone, as FIPS is configured: " GENERATOR " is no approved generator; "
-	      "have services restarted in a clone instead, see sysgenid-restart@.service", file);
+	warnx("%s: not changed, because it configures FIPS: " GENERATOR " is not an approved generator; "
+	      "restart services in a clone instead, see sysgenid-restart@.service", file);
 	exit(FIPS);
 }
 
 /*
- * Lists the modules in a section of providers. With their paths, as a program
- * may bring its own OpenSSL, which looks elsewhere. One that is made for
- * another architecture is passed over when it cannot be loaded.
+ * Lists the modules in a section of providers, with absolute paths: a program may
+ * bring its own OpenSSL, which searches elsewhere. OpenSSL skips a module for another
+ * architecture when it fails to load.
  */
 static void list_modules(char *const *modules)
 {
@@ -153,9 +154,9 @@ static void print_modules(const char *file, char *const *modules)
 }
 
 /*
- * Sections continue where they are named a second time, and a value that is
- * given again moves to the end. So the generator is named before a provider is
- * loaded: if that fails, OpenSSL has no generator, rather than its own.
+ * A section that is named twice continues, and a value that is set twice moves to the
+ * end. The block names the generator before it loads a provider. If loading fails,
+ * OpenSSL has no generator, instead of its own.
  */
 static void print_block(const char *file, char *const *modules)
 {
@@ -186,7 +187,7 @@ static void print_block(const char *file, char *const *modules)
 	providers = plain(file, providers ? providers : "sysgenid_providers");
 	printf("[%s]\nrandom = sysgenid_random\nproviders = %s\n", init, providers);
 	printf("[%s]\n", providers);
-	/* OpenSSL activates it by itself only where the file activates none. */
+	/* OpenSSL activates its default provider only if the file activates none. */
 	if (OSSL_PROVIDER_available(NULL, "default")) {
 		section = get(conf, providers, "default");
 		section = plain(file, section ? section : "sysgenid_default");
@@ -198,7 +199,7 @@ static void print_block(const char *file, char *const *modules)
 	}
 	print_modules(file, modules);
 	printf("[sysgenid_random]\nrandom = " GENERATOR "\nproperties = provider=" PROVIDER "\n");
-	/* Node.js reads a section of its own. */
+	/* Node.js reads a separate section. */
 	if (!get(conf, "default", "nodejs_conf")) {
 		printf("[default]\nnodejs_conf = sysgenid_nodejs\n"
 		       "[sysgenid_nodejs]\nrandom = sysgenid_random\n"
@@ -210,7 +211,7 @@ static void print_block(const char *file, char *const *modules)
 	NCONF_free(conf);
 }
 
-/* Draws as a program does, and prints who answered. */
+/* Draws as a program does, and prints the name of the generator. */
 static void print_generator(const char *file)
 {
 	EVP_RAND_CTX *public, *private;
@@ -219,7 +220,7 @@ static void print_generator(const char *file)
 
 	load(file);
 	if (RAND_bytes(drawn, sizeof(drawn)) <= 0 || RAND_priv_bytes(drawn, sizeof(drawn)) <= 0)
-		stop(file, "no random numbers with it");
+		stop(file, "cannot draw random numbers with it");
 	public = RAND_get0_public(NULL);
 	private = RAND_get0_private(NULL);
 	names[0] = EVP_RAND_get0_name(EVP_RAND_CTX_get0_rand(public));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * sysgenid.so, a provider for OpenSSL 3: the random generator SYSGENID, which
- * takes every draw from the kernel. The process keeps no random state, so a
- * clone or a child has none to repeat. It needs no function of libcrypto, and
- * therefore loads into every OpenSSL 3.
+ * sysgenid.so, a provider for OpenSSL 3 with the random generator SYSGENID. Each draw
+ * comes from the kernel. The process keeps no random state, which a clone or a child
+ * could repeat. The module calls no function of libcrypto, and therefore loads into
+ * every OpenSSL 3.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@
 #include <openssl/evp.h>
 
 #define NAME		"SYSGENID"
-#define STRENGTH	256	/* bits, of the kernel's ChaCha20 */
+#define STRENGTH	256	/* bits; that of the kernel's ChaCha20 */
 #define DEVICE		"/dev/random"
 #define DEVICE_NUMBER	makedev(1, 8)	/* Documentation/admin-guide/devices.txt */
 
@@ -36,7 +36,7 @@ static const OSSL_ITEM reasons[] = {
 	{ 0, NULL }
 };
 
-/* The handles that libcrypto gave when it loaded the provider; also the context of every generator. */
+/* The handles from libcrypto when it loaded the provider; every generator's context. */
 struct provider {
 	const OSSL_CORE_HANDLE *core;
 	OSSL_FUNC_core_new_error_fn *new_error;
@@ -74,7 +74,7 @@ static int read_device(unsigned char *out, size_t size)
 	while (fd < 0 && errno == EINTR);
 	if (fd < 0)
 		return errno;
-	/* A file in a chroot may only have its name. */
+	/* In a chroot, a regular file may have this name. */
 	if (fstat(fd, &found) || !S_ISCHR(found.st_mode) || found.st_rdev != DEVICE_NUMBER)
 		error = ENODEV;
 	while (size && !error) {
@@ -92,9 +92,9 @@ static int read_device(unsigned char *out, size_t size)
 }
 
 /*
- * Draws from the kernel, and from nowhere else. The system call itself, as the
- * vDSO's getrandom() keeps state in the process. The device is for sandboxes
- * that forbid the call. Returns 1, or 0 with an error in the queue.
+ * Draws from the kernel only. It makes the system call itself: the vDSO's getrandom()
+ * keeps state in the process. The device is for sandboxes that forbid the call.
+ * Returns 1, or 0 with an error in the queue.
  */
 static int draw(const struct provider *provider, unsigned char *out, size_t size)
 {
@@ -164,7 +164,7 @@ static int generate(void *context, unsigned char *out, size_t size, unsigned int
 	return draw(context, out, size);
 }
 
-/* RAND_seed(), RAND_add() and RAND_poll() end here: there is nothing to be seeded. */
+/* RAND_seed(), RAND_add() and RAND_poll() call this: there is no state to seed. */
 static int reseed(void *context, int prediction_resistance, const unsigned char *entropy,
 		  size_t entropy_size, const unsigned char *extra, size_t extra_size)
 {
@@ -184,7 +184,7 @@ static size_t limit(size_t wanted, size_t least, size_t most)
 	return wanted < most ? wanted : most;
 }
 
-/* Without a buffer, gives the size that it needs. */
+/* Returns the size of the nonce, or 0 on failure; fills @out unless it is NULL. */
 static size_t nonce(void *context, unsigned char *out, unsigned int strength, size_t least,
 		    size_t most)
 {
@@ -193,7 +193,7 @@ static size_t nonce(void *context, unsigned char *out, unsigned int strength, si
 	return !out || draw(context, out, size) ? size : 0;
 }
 
-/* A seed for a generator that a program has chained to this one. */
+/* Returns a seed for a generator that a program has chained to this one. */
 static size_t get_seed(void *context, unsigned char **seed, int entropy, size_t least, size_t most,
 		       int prediction_resistance, const unsigned char *extra, size_t extra_size)
 {
@@ -222,7 +222,7 @@ static void clear_seed(void *context, unsigned char *seed, size_t size)
 	free(seed);
 }
 
-/* No state, so no lock: threads may draw at the same time. */
+/* Without state, no lock is needed: threads may draw at the same time. */
 static int enable_locking(void *context)
 {
 	(void)context;
@@ -261,7 +261,7 @@ static const OSSL_PARAM *gettable_context(void *context, void *provider)
 	return known;
 }
 
-/* Stores a number that is not negative; 0 if it does not fit. */
+/* Stores a non-negative number; returns 0 if it does not fit. */
 static int set_number(OSSL_PARAM *param, uint64_t value)
 {
 	param->return_size = param->data_size;
@@ -281,8 +281,8 @@ static int set_number(OSSL_PARAM *param, uint64_t value)
 static int get_context(void *context, OSSL_PARAM params[])
 {
 	/*
-	 * A generator that is chained to this one looks for a change before
-	 * each draw, starting from 0. It always finds one, and reseeds.
+	 * A generator that is chained to this one checks this number before each
+	 * draw, starting from 0. It always finds a change, and reseeds.
 	 */
 	static atomic_uint reseeds;
 	unsigned char tried;
@@ -402,13 +402,13 @@ static const OSSL_DISPATCH functions[] = {
 };
 
 /**
- * OSSL_provider_init - what libcrypto calls once it has loaded the module
+ * OSSL_provider_init() - initialize the provider, after libcrypto has loaded the module
  * @core: names this provider to libcrypto
- * @in: libcrypto's functions; those that report errors are used
- * @out: where the provider's functions go
- * @context: where the provider's data goes, later the first argument of those
+ * @in: libcrypto's functions; the provider uses those that report errors
+ * @out: receives the provider's functions
+ * @context: receives the provider's data, later the first argument of its functions
  *
- * Return: 1, or 0 without memory. See provider(7).
+ * Return: 1, or 0 if there is no memory. See provider(7).
  */
 __attribute__((visibility("default")))
 int OSSL_provider_init(const OSSL_CORE_HANDLE *core, const OSSL_DISPATCH *in,
