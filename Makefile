@@ -4,12 +4,12 @@
 # is Kbuild's: `make -C KDIR M=$PWD modules` works without this file.
 
 HEADERS_HINT := $(if $(KDIR),it has to be a build tree prepared for modules,install the package \
-	linux-headers-$(shell uname -r) or name another tree with KDIR=FOLDER)
+	linux-headers-$(shell uname -r) or name another tree with KDIR=DIRECTORY)
 KDIR ?= /lib/modules/$(shell uname -r)/build
 PYTHON := /usr/bin/python3
 VM := tools/testing/vm
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-# Of the kernel to build for; each gets a folder of its own to build in.
+# Of the kernel to build for; each gets a directory of its own to build in.
 RELEASE = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generated/utsrelease.h 2>/dev/null)
 BUILD_DIR = $(CURDIR)/build/$(RELEASE)
 # How many guests to run at once, and what else to tell pytest.
@@ -131,7 +131,7 @@ docs: $(PYTHON) ## make the documentation's pages, in build/docs/
 	@echo build/docs/index.html
 
 overlay: ## put the drivers into the kernel's source tree TREE
-	@scripts/overlay "$(or $(TREE),$(error name a kernel tree: make overlay TREE=FOLDER))"
+	@scripts/overlay "$(or $(TREE),$(error name a kernel tree: make overlay TREE=DIRECTORY))"
 
 clean: ## remove what was built (downloads are kept, in ~/.cache/sysgenid-vm)
 	rm -rf build

@@ -126,25 +126,25 @@ static const struct file_operations u32_fops = {
 	.read = u32_read,
 };
 
-static struct dentry *folder;
+static struct dentry *dir;
 static bool counts_ticks;
 
 static int __init draw_kernel_init(void)
 {
 	counts_ticks = !register_kprobe(&tick);
-	folder = debugfs_create_dir("draw_kernel", NULL);
-	debugfs_create_file("bytes", 0400, folder, NULL, &bytes_fops);
-	debugfs_create_file("interrupt", 0400, folder, NULL, &interrupt_fops);
-	debugfs_create_file("u32", 0400, folder, NULL, &u32_fops);
+	dir = debugfs_create_dir("draw_kernel", NULL);
+	debugfs_create_file("bytes", 0400, dir, NULL, &bytes_fops);
+	debugfs_create_file("interrupt", 0400, dir, NULL, &interrupt_fops);
+	debugfs_create_file("u32", 0400, dir, NULL, &u32_fops);
 	if (counts_ticks)
-		debugfs_create_file("ticks", 0400, folder, NULL, &ticks_fops);
+		debugfs_create_file("ticks", 0400, dir, NULL, &ticks_fops);
 	return 0;
 }
 module_init(draw_kernel_init);
 
 static void __exit draw_kernel_exit(void)
 {
-	debugfs_remove_recursive(folder);
+	debugfs_remove_recursive(dir);
 	if (counts_ticks)
 		unregister_kprobe(&tick);
 }

@@ -37,7 +37,7 @@ static atomic_t looks, checks, told;
 static u32 last_told;
 static bool hold, holding;
 static DECLARE_WAIT_QUEUE_HEAD(hold_wait);
-static struct dentry *folder;
+static struct dentry *dir;
 
 /* The backend */
 
@@ -146,17 +146,17 @@ DEFINE_DEBUGFS_ATTRIBUTE_SIGNED(second_fops, second_get, NULL, "%lld\n");
 
 static void make_files(void)
 {
-	folder = debugfs_create_dir("fake_backend", NULL);
-	debugfs_create_file("hardware", 0600, folder, NULL, &hardware_fops);
-	debugfs_create_atomic_t("looks", 0400, folder, &looks);
-	debugfs_create_atomic_t("checks", 0400, folder, &checks);
-	debugfs_create_file("bump", 0200, folder, NULL, &bump_fops);
-	debugfs_create_file("counter", 0200, folder, NULL, &counter_fops);
-	debugfs_create_file("second", 0400, folder, NULL, &second_fops);
-	debugfs_create_atomic_t("told", 0400, folder, &told);
-	debugfs_create_u32("last_told", 0400, folder, &last_told);
-	debugfs_create_file("hold", 0200, folder, NULL, &hold_fops);
-	debugfs_create_bool("holding", 0400, folder, &holding);
+	dir = debugfs_create_dir("fake_backend", NULL);
+	debugfs_create_file("hardware", 0600, dir, NULL, &hardware_fops);
+	debugfs_create_atomic_t("looks", 0400, dir, &looks);
+	debugfs_create_atomic_t("checks", 0400, dir, &checks);
+	debugfs_create_file("bump", 0200, dir, NULL, &bump_fops);
+	debugfs_create_file("counter", 0200, dir, NULL, &counter_fops);
+	debugfs_create_file("second", 0400, dir, NULL, &second_fops);
+	debugfs_create_atomic_t("told", 0400, dir, &told);
+	debugfs_create_u32("last_told", 0400, dir, &last_told);
+	debugfs_create_file("hold", 0200, dir, NULL, &hold_fops);
+	debugfs_create_bool("holding", 0400, dir, &holding);
 }
 
 static int __init test_init(void)
@@ -180,7 +180,7 @@ module_init(test_init);
 
 static void __exit test_exit(void)
 {
-	debugfs_remove_recursive(folder);
+	debugfs_remove_recursive(dir);
 	hold_set(NULL, false);
 	sysgenid_unregister_notifier(&notifier);
 	sysgenid_unregister_backend(&backend);

@@ -37,7 +37,7 @@ struct appointment {
 
 static struct hrtimer timer;
 static struct task_struct *thread;
-static struct dentry *folder;
+static struct dentry *dir;
 static u64 period;
 static bool start;
 static struct appointment of_timer, of_thread;
@@ -142,19 +142,19 @@ static int __init latency_init(void)
 	kthread_bind(thread, 0);
 	wake_up_process(thread);
 
-	folder = debugfs_create_dir("measure_latency", NULL);
-	debugfs_create_file("period", 0200, folder, NULL, &period_fops);
-	debugfs_create_file("interrupt", 0400, folder, &in_interrupt,
+	dir = debugfs_create_dir("measure_latency", NULL);
+	debugfs_create_file("period", 0200, dir, NULL, &period_fops);
+	debugfs_create_file("interrupt", 0400, dir, &in_interrupt,
 			    &stretch_fops);
-	debugfs_create_file("thread", 0400, folder, &in_thread, &stretch_fops);
-	debugfs_create_u32("samples", 0400, folder, &samples);
+	debugfs_create_file("thread", 0400, dir, &in_thread, &stretch_fops);
+	debugfs_create_u32("samples", 0400, dir, &samples);
 	return 0;
 }
 module_init(latency_init);
 
 static void __exit latency_exit(void)
 {
-	debugfs_remove_recursive(folder);
+	debugfs_remove_recursive(dir);
 	kthread_stop(thread);
 }
 module_exit(latency_exit);

@@ -18,8 +18,8 @@ def main() -> None:
     packages.install(("gcc", "libc6-dev", "libssl-dev", "pkgconf", "make"))
     host.run(["make", "-s", "-C", host.ROOT / "tools/openssl", f"OUTPUT={OUTPUT}"],
              "building the provider")
-    with tempfile.TemporaryDirectory() as folder:
-        bench, plain, ours = (Path(folder) / name for name in ("bench", "plain.cnf", "ours.cnf"))
+    with tempfile.TemporaryDirectory() as directory:
+        bench, plain, ours = (Path(directory) / name for name in ("bench", "plain.cnf", "ours.cnf"))
         host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", bench,
                   host.ROOT / "tools/openssl/bench.c", "-lcrypto", "-pthread"], "building the bench")
         plain.write_text(PLAIN)

@@ -156,15 +156,15 @@ def booted():
 
 @pytest.fixture
 def logs(request):
-    """The test's folder for logs, which stays if the test fails."""
+    """The test's directory for logs, which stays if the test fails."""
     name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
-    folder = host.BUILD / "logs" / name
+    directory = host.BUILD / "logs" / name
     with host.locked(name, host.BUILD / "locks"):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        yield folder
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        yield directory
         if not request.node.stash.get(FAILED, False):
-            shutil.rmtree(folder)
+            shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -213,11 +213,11 @@ def delivery(request, boot, kernel, reduced_tables, tmp_path_factory) -> dict:
     if kernel.architecture == "arm64":
         pytest.skip("there is no ACPI: the devicetree gives the device an interrupt of its own")
     if kernel not in reduced_tables:
-        folder = tmp_path_factory.mktemp("reduced")
+        directory = tmp_path_factory.mktemp("reduced")
         with boot() as plain:
             fadt = acpi_tables.hardware_reduced(acpi_tables.dump(plain, "FACP"))
         reduced_tables[kernel] = acpi_tables.archive(
-            folder, fadt, acpi_tables.compiled(acpi_tables.EVENT_DEVICE, folder))
+            directory, fadt, acpi_tables.compiled(acpi_tables.EVENT_DEVICE, directory))
     return {"acpi": reduced_tables[kernel]}
 
 

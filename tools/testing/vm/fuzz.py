@@ -56,7 +56,7 @@ SOMETIMES = {"vmgenid_check_settled", "vmgenid_is_settled", "vmgenid_start_timer
 def count_calls(guest: Guest) -> dict[str, Counter]:
     """How often each function of the modules was called, in whatever context."""
     with tempfile.TemporaryDirectory() as scratch:
-        coverage.fetch(guest, build.folder(guest.options.kernel), Path(scratch))
+        coverage.fetch(guest, build.directory(guest.options.kernel), Path(scratch))
         return coverage.functions_of(Path(scratch))
 
 

@@ -180,13 +180,13 @@ def make_draw(path: Path) -> Path:
     return path
 
 
-def make_programs(folder: Path) -> None:
+def make_programs(directory: Path) -> None:
     """What goes to /programs, some of it to be moved from there."""
-    shutil.copytree(SOURCES, folder)
-    make_draw(folder / "draw")
+    shutil.copytree(SOURCES, directory)
+    make_draw(directory / "draw")
     build.make_programs([])
-    shutil.copy(build.agent(), folder)
-    (folder / "agent.service").write_text(debian.AGENT)
+    shutil.copy(build.agent(), directory)
+    (directory / "agent.service").write_text(debian.AGENT)
 
 
 def make_disk() -> Path:
@@ -195,15 +195,15 @@ def make_disk() -> Path:
             if deb.name.startswith(("sysgenid_", "sysgenid-openssl_", "libsysgenid1_"))]
     base = debian.make_tar("programs", INCLUDED)
     with host.locked("programs", host.BUILD):
-        folder = host.BUILD / "programs-disk"
+        directory = host.BUILD / "programs-disk"
         digest = hashlib.sha256((INSTALL + debian.AGENT).encode())
         for source in (*sorted(SOURCES.iterdir()), build.GUEST / "agent.c"):
             digest.update(source.read_bytes())
-        disk = folder / f"{debian.digest(str(base), digest.hexdigest())}.ext4"
+        disk = directory / f"{debian.digest(str(base), digest.hexdigest())}.ext4"
         if not disk.exists():
             host.progress("installing the programs")
-            shutil.rmtree(folder, ignore_errors=True)
-            with host.making(folder) as temporary:
+            shutil.rmtree(directory, ignore_errors=True)
+            with host.making(directory) as temporary:
                 make_programs(temporary / "programs")
                 try:
                     packages.as_root(["unshare", "-m", "sh", "-c", INSTALL, "install", str(temporary),
@@ -226,7 +226,7 @@ def make_image(kernel: Kernel) -> Path:
     scratch = host.BUILD / f"programs-modules-{kernel.name}"
     shutil.rmtree(scratch, ignore_errors=True)
     build.add_module_tree(image, kernel, scratch)
-    return image.write(build.folder(kernel) / "programs.cpio")
+    return image.write(build.directory(kernel) / "programs.cpio")
 
 
 def start_programs(guest: Guest) -> Program:

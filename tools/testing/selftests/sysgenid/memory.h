@@ -33,19 +33,19 @@ static inline bool have_memory_groups(void)
 /* The bytes of slab memory that a new group pays for so many descriptors. */
 static inline long long slab_of_descriptors(const char *group, const char *file)
 {
-	char folder[64], path[128];
+	char dir[64], path[128];
 	long long slab;
 	pid_t child;
 	int done[2];
 
-	snprintf(folder, sizeof(folder), GROUPS "/%s", group);
-	if (mkdir(folder, 0755) || pipe(done))
-		err(1, "%s", folder);
+	snprintf(dir, sizeof(dir), GROUPS "/%s", group);
+	if (mkdir(dir, 0755) || pipe(done))
+		err(1, "%s", dir);
 	child = fork();
 	if (!child) {
 		struct rlimit limit = { DESCRIPTORS + 16, DESCRIPTORS + 16 };
 
-		snprintf(path, sizeof(path), "%s/cgroup.procs", folder);
+		snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
 		if (!put_word(path, "0") || setrlimit(RLIMIT_NOFILE, &limit))
 			_exit(1);
 		for (int i = 0; i < DESCRIPTORS; i++)
@@ -58,11 +58,11 @@ static inline long long slab_of_descriptors(const char *group, const char *file)
 	close(done[1]);
 	if (read(done[0], path, 1) != 1)
 		errx(1, "%s could not be opened so often", file);
-	snprintf(path, sizeof(path), "%s/memory.stat", folder);
+	snprintf(path, sizeof(path), "%s/memory.stat", dir);
 	slab = number_in(path, "slab ");
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
-	rmdir(folder);
+	rmdir(dir);
 	return slab;
 }
 

@@ -14,11 +14,11 @@
 
 static inline bool load_module(const char *name, const char *parameters)
 {
-	const char *folder = getenv("SYSGENID_MODULES");
+	const char *dir = getenv("SYSGENID_MODULES");
 	char path[256];
 	int fd, ret;
 
-	snprintf(path, sizeof(path), "%s/%s.ko", folder ? folder : "/modules", name);
+	snprintf(path, sizeof(path), "%s/%s.ko", dir ? dir : "/modules", name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	ret = syscall(SYS_finit_module, fd, parameters, 0);
 	if (ret)

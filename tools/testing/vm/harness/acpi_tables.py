@@ -64,9 +64,9 @@ WRITABLE_DEVICE = f"""
 KEEP_WRITABLE = f"memmap=4K${WRITABLE_ADDRESS:#x}"
 
 
-def compiled(asl: str, folder: Path, oem: tuple[str, str] = ("TESTS ", "FIRMWARE")) -> bytes:
+def compiled(asl: str, directory: Path, oem: tuple[str, str] = ("TESTS ", "FIRMWARE")) -> bytes:
     """An SSDT of that text."""
-    source = folder / "table.asl"
+    source = directory / "table.asl"
     source.write_text(f'DefinitionBlock ("", "SSDT", 2, "{oem[0]}", "{oem[1]}", 2)\n'
                       f"{{\n{asl}\n}}\n", encoding="utf-8")
     # -f: what a firmware can do wrong, iasl knows to be an error.
@@ -74,12 +74,12 @@ def compiled(asl: str, folder: Path, oem: tuple[str, str] = ("TESTS ", "FIRMWARE
     return source.with_suffix(".aml").read_bytes()
 
 
-def archive(folder: Path, *tables: bytes) -> Path:
+def archive(directory: Path, *tables: bytes) -> Path:
     """The tables as a cpio for Options.acpi."""
     image = Image()
     for number, table in enumerate(tables):
         image.file(f"kernel/firmware/acpi/{number}.aml", table)
-    return image.write(folder / "tables.cpio")
+    return image.write(directory / "tables.cpio")
 
 
 def with_revision(table: bytes, revision: int) -> bytes:

@@ -37,7 +37,7 @@ class Archive:
     architecture: str = "amd64"
 
     @property
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         return host.CACHE / "apt" / f"{self.suite}-{self.architecture}"
 
     def sources(self) -> list[str]:
@@ -57,24 +57,24 @@ class Archive:
     def _options(self) -> list[str]:
         """Options that make apt look here and nowhere else."""
         return [f"-o{name}={value}" for name, value in {
-            "Dir::Etc::SourceList": self.folder / "sources.list", "Dir::Etc::SourceParts": "-",
-            "Dir::State": self.folder, "Dir::State::Status": "/dev/null",
-            "Dir::Cache": self.folder, "APT::Architecture": self.architecture,
+            "Dir::Etc::SourceList": self.directory / "sources.list", "Dir::Etc::SourceParts": "-",
+            "Dir::State": self.directory, "Dir::State::Status": "/dev/null",
+            "Dir::Cache": self.directory, "APT::Architecture": self.architecture,
             "APT::Architectures": self.architecture, "APT::Sandbox::User": "",
             "Acquire::Languages": "none"}.items()]
 
     def refresh(self) -> None:
         """Fetches the lists, unless they are of today."""
-        stamp = self.folder / "fetched"
-        host.cached(self.folder.parent)
-        with host.locked(f"apt-{self.folder.name}"):
+        stamp = self.directory / "fetched"
+        host.cached(self.directory.parent)
+        with host.locked(f"apt-{self.directory.name}"):
             if stamp.exists() and time.time() - stamp.stat().st_mtime < packages.DAY:
                 return
             sources = "\n".join(self.sources()) + "\n"
             host.progress(f"fetching the package lists of {self.suite} ({self.architecture})")
             for name in ("lists/partial", "archives/partial"):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
-            (self.folder / "sources.list").write_text(sources, encoding="utf-8")
+                (self.directory / name).mkdir(parents=True, exist_ok=True)
+            (self.directory / "sources.list").write_text(sources, encoding="utf-8")
             doing = f"fetching the package lists of {self.suite}"
             said = host.run(["apt-get", "-q", *self._options(), "update"], doing)
             failed = re.search(r"^W: (Failed to fetch .*)", said, re.M)
@@ -98,8 +98,8 @@ class Archive:
                  for paragraph in done.stdout.split("\n\n")]
         return {fields["Package"]: fields for fields in found if fields}
 
-    def download(self, names: list[str], folder: Path) -> list[Path]:
-        """Fetches packages into a folder, without installing them."""
+    def download(self, names: list[str], directory: Path) -> list[Path]:
+        """Fetches packages into a directory, without installing them."""
         host.run(["apt-get", "-q", *self._options(), "download", *names],
-                 f"fetching {' '.join(names)}", cwd=folder)
-        return sorted(folder.glob("*.deb"))
+                 f"fetching {' '.join(names)}", cwd=directory)
+        return sorted(directory.glob("*.deb"))

@@ -55,13 +55,13 @@ def make_tree(path: Path, smp: int, memory: int) -> Path:
     return path
 
 
-def arguments(options, folder: Path, name: str) -> list[str]:
+def arguments(options, directory: Path, name: str) -> list[str]:
     """QEMU's for the machine, with the GUID that it has at its start."""
     argv = [*MACHINE]
     if options.guid:
-        guid = folder / f"{name}.guid"
+        guid = directory / f"{name}.guid"
         guid.write_bytes(guid_bytes(options.guid))
-        tree = make_tree(folder / f"{name}.dtb", options.smp,
+        tree = make_tree(directory / f"{name}.dtb", options.smp,
                          options.memory or options.kernel.memory)
         argv += ["-dtb", str(tree), "-device",
                  f"loader,file={guid},addr={PAGE:#x},force-raw=on"]

@@ -20,11 +20,11 @@ SELFTESTS = TESTING / "selftests"
 PROGRAMS = host.BUILD / "programs"
 
 
-def folder(kernel: Kernel) -> Path:
+def directory(kernel: Kernel) -> Path:
     return host.BUILD / kernel.name
 
 
-def programs_folder(kernel: Kernel | None) -> Path:
+def programs_directory(kernel: Kernel | None) -> Path:
     """Where that kernel's programs are; None stands for this machine's."""
     return PROGRAMS.with_name(f"programs-{kernel.architecture}") if foreign(kernel) else PROGRAMS
 
@@ -38,11 +38,11 @@ def forget_other_tree(kernel: Kernel) -> None:
 
     The kernel's build takes objects of another tree for its own.
     """
-    made_for = folder(kernel) / "built-for"
+    made_for = directory(kernel) / "built-for"
     if made_for.exists() and made_for.read_text(encoding="utf-8") == str(kernel.build_tree):
         return
-    shutil.rmtree(folder(kernel), ignore_errors=True)
-    folder(kernel).mkdir(parents=True)
+    shutil.rmtree(directory(kernel), ignore_errors=True)
+    directory(kernel).mkdir(parents=True)
     made_for.write_text(str(kernel.build_tree), encoding="utf-8")
 
 
@@ -56,13 +56,13 @@ def make_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
     if not into:
         forget_other_tree(kernel)
     return make(kernel, "-C", host.ROOT, "-j2", "modules", f"KDIR={kernel.build_tree}",
-                f"BUILD_DIR={into or folder(kernel)}", *flags,
+                f"BUILD_DIR={into or directory(kernel)}", *flags,
                 doing=f"building the modules for {kernel.release}")
 
 
 def make_test_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
     """Builds the modules that only the tests use; after make_modules()."""
-    top = into or folder(kernel)
+    top = into or directory(kernel)
     return make(kernel, "-C", kernel.build_tree, f"M={top / MODULES.relative_to(host.ROOT)}",
                 "modules", f"KBUILD_EXTRA_SYMBOLS={top}/Module.symvers", *flags,
                 doing="building the test modules")
@@ -75,7 +75,7 @@ def suites() -> list[Path]:
 
 def make_suite(suite: Path, *goals: str, kernel: Kernel | None = None) -> str:
     """Builds the programs of a directory for a kernel's guests."""
-    argv = ["make", "-s", "-C", suite, f"OUTPUT={programs_folder(kernel) / suite.name}"]
+    argv = ["make", "-s", "-C", suite, f"OUTPUT={programs_directory(kernel) / suite.name}"]
     if "KSELFTEST_DIR" in (suite / "Makefile").read_text(encoding="utf-8"):
         argv.append(f"KSELFTEST_DIR={kernels.source() / 'tools/testing/selftests'}")
     if foreign(kernel):
@@ -86,33 +86,33 @@ def make_suite(suite: Path, *goals: str, kernel: Kernel | None = None) -> str:
 
 @functools.cache
 def tests(suite: Path) -> list[str]:
-    """The names of a folder's test programs."""
+    """The names of a directory's test programs."""
     return make_suite(suite, "list").split()
 
 
 def make_programs(chosen: list[Path], kernel: Kernel | None = None) -> None:
     """Builds what runs in guests: the helper programs, and those suites."""
     for suite in (GUEST, *chosen):
-        (programs_folder(kernel) / suite.name).mkdir(parents=True, exist_ok=True)
+        (programs_directory(kernel) / suite.name).mkdir(parents=True, exist_ok=True)
         make_suite(suite, kernel=kernel)
 
 
 def agent(kernel: Kernel | None = None) -> Path:
     """The program that runs the host's commands in a guest."""
-    return programs_folder(kernel) / GUEST.name / "agent"
+    return programs_directory(kernel) / GUEST.name / "agent"
 
 
 def programs(kernel: Kernel | None = None) -> list[Path]:
     """What the suites have built."""
     return [path for suite in (GUEST, *suites())
-            for path in sorted((programs_folder(kernel) / suite.name).glob("*"))
+            for path in sorted((programs_directory(kernel) / suite.name).glob("*"))
             if path.is_file() and path.stat().st_mode & 0o100 and path.name != "agent"]
 
 
 def built_modules(kernel: Kernel) -> list[Path]:
     """What the last build made, not what an earlier one has left."""
     return [Path(order.parent, line).with_suffix(".ko")
-            for order in sorted(folder(kernel).rglob("modules.order"))
+            for order in sorted(directory(kernel).rglob("modules.order"))
             for line in order.read_text(encoding="utf-8").splitlines()]
 
 
@@ -128,7 +128,7 @@ def new_image(kernel: Kernel) -> Image:
 
 def image(kernel: Kernel) -> Path:
     """The image that the guests of a kernel boot by default."""
-    return folder(kernel) / "initramfs.cpio"
+    return directory(kernel) / "initramfs.cpio"
 
 
 def install_modules(kernel: Kernel, scratch: Path) -> None:
@@ -143,15 +143,15 @@ def install_modules(kernel: Kernel, scratch: Path) -> None:
         if kernel.modules and (kernel.modules / name).exists():
             shutil.copy(kernel.modules / name, tree)
     make(kernel, "-C", host.ROOT, "install-modules", f"KDIR={kernel.build_tree}",
-         f"BUILD_DIR={folder(kernel)}", f"INSTALL_MOD_PATH={scratch}",
+         f"BUILD_DIR={directory(kernel)}", f"INSTALL_MOD_PATH={scratch}",
          doing="installing the modules")
 
 
 def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
     """Adds modprobe, and the modules as installed."""
     install_modules(kernel, scratch)
-    for folder_name in ("lib/modules", "lib/modprobe.d"):
-        image.tree(folder_name, scratch / folder_name)
+    for name in ("lib/modules", "lib/modprobe.d"):
+        image.tree(name, scratch / name)
     return image.kmod()
 
 

@@ -43,31 +43,31 @@ fi"""
 def tree() -> Path:
     """The whole source, unpacked; nothing is ever written to it."""
     packed = kernels.source()
-    folder = packed.with_name(f"{packed.name}-tree")
+    directory = packed.with_name(f"{packed.name}-tree")
     with host.locked("source-tree"):
-        if not host.cached(folder):
+        if not host.cached(directory):
             host.progress(f"unpacking {kernels.SOURCE}")
-            with host.making(folder) as temporary:
+            with host.making(directory) as temporary:
                 deb = next(packed.glob("*.deb"))
                 host.run(["sh", "-ec", f"dpkg-deb --fsys-tarfile {deb}"
                           f" | tar -xO ./usr/src/{kernels.SOURCE}.tar.xz"
                           f" | tar -xJ --strip-components=1 -C {temporary}"],
                          f"unpacking {kernels.SOURCE}")
-    return folder
+    return directory
 
 
-def make_args(folder: Path, *more: str) -> list[str]:
-    return ["nice", "make", "-C", str(tree()), f"O={folder}", "ARCH=x86_64",
+def make_args(directory: Path, *more: str) -> list[str]:
+    return ["nice", "make", "-C", str(tree()), f"O={directory}", "ARCH=x86_64",
             "KBUILD_BUILD_USER=vm", "KBUILD_BUILD_HOST=test", *more]
 
 
-def configure(folder: Path, fragments: tuple[str, ...], *more: str) -> None:
+def configure(directory: Path, fragments: tuple[str, ...], *more: str) -> None:
     """Configures what the fragments say, and nothing else."""
     wanted = "".join((CONFIGS / name).read_text(encoding="utf-8") for name in fragments)
-    (folder / "wanted.config").write_text(wanted, encoding="utf-8")
-    host.run([*make_args(folder, *more), f"KCONFIG_ALLCONFIG={folder}/wanted.config",
+    (directory / "wanted.config").write_text(wanted, encoding="utf-8")
+    host.run([*make_args(directory, *more), f"KCONFIG_ALLCONFIG={directory}/wanted.config",
               "allnoconfig"], f"configuring with {' and '.join(fragments)}")
-    got = set((folder / ".config").read_text(encoding="utf-8").splitlines())
+    got = set((directory / ".config").read_text(encoding="utf-8").splitlines())
     missing = [line for line in wanted.splitlines()
                if line.startswith("CONFIG_") and line not in got]
     if missing:
@@ -75,13 +75,13 @@ def configure(folder: Path, fragments: tuple[str, ...], *more: str) -> None:
                            f"of {CONFIGS}: its dependencies are not met")
 
 
-def compile_tree(name: str, folder: Path, *goals: str) -> None:
+def compile_tree(name: str, directory: Path, *goals: str) -> None:
     """Builds, and tells now and then how far it has come."""
     log = host.BUILD / "logs" / f"{name}.build"
     log.parent.mkdir(parents=True, exist_ok=True)
     started = told = time.monotonic()
     with open(log, "w", encoding="utf-8") as output:
-        with subprocess.Popen([*make_args(folder, f"-j{os.cpu_count()}"), *goals],
+        with subprocess.Popen([*make_args(directory, f"-j{os.cpu_count()}"), *goals],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace") as make:
             files = 0
@@ -100,38 +100,38 @@ def compile_tree(name: str, folder: Path, *goals: str) -> None:
 
 
 def cached(name: str, fragments: tuple[str, ...], *goals: str) -> Path:
-    """The folder of a configured and built tree."""
+    """The directory of a configured and built tree."""
     packages.install(PACKAGES)
     key = hashlib.sha256(f"{kernels.SOURCE}_{kernels.source_version()}".encode())
     for fragment in fragments:
         key.update((CONFIGS / fragment).read_bytes())
     key.update(" ".join(goals).encode())
-    folder = host.CACHE / f"{name}_{key.hexdigest()[:16]}"
-    if host.cached(folder):  # nor does it have to wait for a build of another configuration
-        return folder
+    directory = host.CACHE / f"{name}_{key.hexdigest()[:16]}"
+    if host.cached(directory):  # nor does it have to wait for a build of another configuration
+        return directory
     with host.locked(name):
-        if not host.cached(folder):
+        if not host.cached(directory):
             host.progress(f"building {name}, some minutes; the next time it is there")
-            with host.making(folder) as temporary:
+            with host.making(directory) as temporary:
                 configure(temporary, fragments, *[goal for goal in goals if "=" in goal])
                 compile_tree(name, temporary, *goals)
-    return folder
+    return directory
 
 
 def own(name: str) -> Kernel:
-    folder = cached(name, TREES[name], "bzImage", "modules")
-    release = (folder / "include/config/kernel.release").read_text(encoding="utf-8").strip()
-    return Kernel(name, release, folder / "arch/x86/boot/bzImage", folder,
+    directory = cached(name, TREES[name], "bzImage", "modules")
+    release = (directory / "include/config/kernel.release").read_text(encoding="utf-8").strip()
+    return Kernel(name, release, directory / "arch/x86/boot/bzImage", directory,
                   memory=384, patience=6, last_check=LEAKS,
                   make_flags=MAKE_FLAGS.get(name, ()),
                   counts_lines="GCOV_PROFILE=y" in MAKE_FLAGS.get(name, ()))
 
 
-def install_modules(kernel: Kernel, folder: Path) -> Kernel:
-    """The same kernel, with its own modules installed below that folder."""
-    host.run([*make_args(kernel.build_tree, "modules_install"), f"INSTALL_MOD_PATH={folder}"],
+def install_modules(kernel: Kernel, directory: Path) -> Kernel:
+    """The same kernel, with its own modules installed below that directory."""
+    host.run([*make_args(kernel.build_tree, "modules_install"), f"INSTALL_MOD_PATH={directory}"],
              f"installing the modules of {kernel.name}")
-    return replace(kernel, modules=folder / "lib/modules" / kernel.release)
+    return replace(kernel, modules=directory / "lib/modules" / kernel.release)
 
 
 def clang_tree() -> Path:

@@ -12,27 +12,27 @@ from harness import host
 SAVED = host.BUILD / "coverage"
 # Prints the name of each file of counters, and its content.
 SHOW = """
-cd /sys/kernel/debug/gcov{folder} 2> /dev/null || exit 0
+cd /sys/kernel/debug/gcov{directory} 2> /dev/null || exit 0
 for file in drivers/*/*.gcda compat/*.gcda; do
     [ -e "$file" ] || continue
     echo "$file $(base64 -w0 "$file")"
 done"""
 
 
-def fetch(guest, folder: Path, place: Path) -> None:
-    """Puts there what a guest has counted in the modules that were built in the folder."""
-    counted = guest.run(SHOW.format(folder=folder)).split()
+def fetch(guest, directory: Path, place: Path) -> None:
+    """Puts there what a guest has counted in the modules that were built in the directory."""
+    counted = guest.run(SHOW.format(directory=directory)).split()
     for name, content in zip(counted[::2], counted[1::2]):
         file = place / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(base64.b64decode(content))
         notes = Path(name).with_suffix(".gcno")
-        (place / notes).symlink_to(folder / notes)
+        (place / notes).symlink_to(directory / notes)
 
 
-def save(guest, folder: Path) -> None:
+def save(guest, directory: Path) -> None:
     """Keeps what a guest has counted, for gcov.py."""
-    fetch(guest, folder, SAVED / str(uuid.uuid4()))
+    fetch(guest, directory, SAVED / str(uuid.uuid4()))
 
 
 def read(counters: Path) -> list[dict]:

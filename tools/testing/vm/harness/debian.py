@@ -72,26 +72,26 @@ def builder(release: str) -> list[str | Path]:
     return roots.inside(None if release == this_release() else roots.get(release, FOR_PACKAGES))
 
 
-def folder_of(release: str) -> Path:
+def directory_of(release: str) -> Path:
     return DEBS if release == this_release() else DEBS.with_name(f"{DEBS.name}-{release}")
 
 
 def make_packages(release: str = this_release(), news: str = "") -> list[Path]:
     """Builds the packages, unless those of these very sources are there."""
-    folder = folder_of(release)
+    directory = directory_of(release)
     if news:
-        folder = folder.with_name(f"{folder.name}-next")
-    with host.locked(folder.name, host.BUILD):
-        return find_or_make_packages(folder, release, news)
+        directory = directory.with_name(f"{directory.name}-next")
+    with host.locked(directory.name, host.BUILD):
+        return find_or_make_packages(directory, release, news)
 
 
-def find_or_make_packages(folder: Path, release: str, news: str) -> list[Path]:
-    stamp = folder / "sources"
+def find_or_make_packages(directory: Path, release: str, news: str) -> list[Path]:
+    stamp = directory / "sources"
     now = digest(news)
     if not stamp.exists() or stamp.read_text() != now:
         host.progress(f"building the packages for Debian's {release}")
-        tree = folder / "sysgenid"
-        shutil.rmtree(folder, ignore_errors=True)
+        tree = directory / "sysgenid"
+        shutil.rmtree(directory, ignore_errors=True)
         for path in sources():
             copy = tree / path.relative_to(host.ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def find_or_make_packages(folder: Path, release: str, news: str) -> list[Path]:
                  "building the packages")
         shutil.rmtree(tree)
         stamp.write_text(now)
-    return sorted(path for path in folder.glob("*.deb") if "-dbgsym" not in path.name)
+    return sorted(path for path in directory.glob("*.deb") if "-dbgsym" not in path.name)
 
 
 def make_next_packages(release: str = this_release()) -> list[Path]:
@@ -113,7 +113,7 @@ def make_next_packages(release: str = this_release()) -> list[Path]:
 def judge_packages(release: str = this_release()) -> str:
     """What lintian of that release says; SetupError if it is an error or a warning."""
     return host.run([*builder(release), "lintian", "--allow-root", "--fail-on", "error,warning",
-                     *folder_of(release).glob("*.changes")], "judging the packages").strip()
+                     *directory_of(release).glob("*.changes")], "judging the packages").strip()
 
 
 def make_tar(name: str, included: tuple[str, ...], release: str = "bookworm") -> Path:

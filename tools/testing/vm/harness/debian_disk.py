@@ -50,13 +50,13 @@ def make_root() -> Path:
     base = debian.make_tar("hooks", INCLUDED)
     build.make_programs([])
     with host.locked("hooks", host.BUILD):
-        folder = host.BUILD / "hooks-disk"
+        directory = host.BUILD / "hooks-disk"
         digest = hashlib.sha256(INSTALL.encode() + (build.agent()).read_bytes())
-        disk = folder / f"{debian.digest(str(base), digest.hexdigest())}.ext4"
+        disk = directory / f"{debian.digest(str(base), digest.hexdigest())}.ext4"
         if not disk.exists():
             host.progress("making a Debian on a disk")
-            shutil.rmtree(folder, ignore_errors=True)
-            with host.making(folder) as temporary:
+            shutil.rmtree(directory, ignore_errors=True)
+            with host.making(directory) as temporary:
                 with host.locked("userspace", host.BUILD):
                     host.run([*userspace.MAKE, "install", f"DESTDIR={temporary}/installed"],
                              "installing sysgenid(8) and sysgenidd(8)")

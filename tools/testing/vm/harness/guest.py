@@ -339,7 +339,7 @@ class Guest:
         last = ""
         kernel = self.options.kernel
         if self.process.poll() is None and kernel.counts_lines:
-            coverage.save(self, build.folder(kernel))
+            coverage.save(self, build.directory(kernel))
         if self.process.poll() is None and self.last_check:
             last = self.run(self.last_check)
         self.kill()

@@ -58,10 +58,10 @@ def run(argv: list[str | Path], doing: str, **options) -> str:
 
 
 @contextlib.contextmanager
-def locked(name: str, folder: Path = CACHE) -> Iterator[None]:
+def locked(name: str, directory: Path = CACHE) -> Iterator[None]:
     """Waits until no other run holds the lock of this name, and holds it."""
-    make_folder(folder)
-    with open(folder / f".{name}.lock", "w", encoding="utf-8") as lock:
+    make_directory(directory)
+    with open(directory / f".{name}.lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -71,17 +71,17 @@ def locked(name: str, folder: Path = CACHE) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def making(folder: Path) -> Iterator[Path]:
-    """Gives a temporary folder that becomes the given one if all goes well.
+def making(directory: Path) -> Iterator[Path]:
+    """Gives a temporary directory that becomes the given one if all goes well.
 
     To be used with a lock held that keeps others from making the same one.
     """
-    temporary = folder.with_name(f".{folder.name}.half-made")
+    temporary = directory.with_name(f".{directory.name}.half-made")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        temporary.rename(folder)
+        temporary.rename(directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -105,12 +105,12 @@ def drop_unused() -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def make_folder(folder: Path) -> None:
+def make_directory(directory: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SetupError(f"can't make the folder {folder}: {error.strerror}; "
-                      "SYSGENID_CACHE=FOLDER names another cache") from None
+        raise SetupError(f"can't make the directory {directory}: {error.strerror}; "
+                      "SYSGENID_CACHE=DIRECTORY names another cache") from None
 
 
 def write_whole(path: Path, content: str) -> None:

@@ -23,13 +23,13 @@ class Image:
         name = name.strip("/")
         parent = name.rpartition("/")[0]
         if parent and parent not in self.entries:
-            self.folder(parent)
+            self.directory(parent)
         header = "070701" + "".join(f"{value:08X}" for value in (
             len(self.entries) + 1, mode, *owner, 1, 0, len(content), 0, 0, *device,
             len(name) + 1, 0))
         self.entries[name] = padded(header.encode() + name.encode() + b"\0") + padded(content)
 
-    def folder(self, name: str) -> None:
+    def directory(self, name: str) -> None:
         self.add(name, stat.S_IFDIR | 0o755)
 
     def file(self, name: str, content: bytes | str | Path, mode: int = 0o644) -> None:
@@ -44,11 +44,11 @@ class Image:
     def link(self, name: str, target: str) -> None:
         self.add(name, stat.S_IFLNK | 0o777, target.encode())
 
-    def tree(self, name: str, folder: Path) -> None:
-        """Adds a folder with all that is in it."""
-        for path in sorted(folder.rglob("*")):
+    def tree(self, name: str, directory: Path) -> None:
+        """Adds a directory with all that is in it."""
+        for path in sorted(directory.rglob("*")):
             if path.is_file():
-                self.file(f"{name}/{path.relative_to(folder)}", path)
+                self.file(f"{name}/{path.relative_to(directory)}", path)
 
     def write(self, path: Path) -> Path:
         self.add("TRAILER!!!", 0)
@@ -59,7 +59,7 @@ class Image:
     def basics(self, agent: Path, busybox: Path = BUSYBOX) -> "Image":
         """Adds a shell, the usual commands, and the agent as first process."""
         for name in ("dev", "proc", "sys", "run", "tmp"):
-            self.folder(name)
+            self.directory(name)
         self.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
         self.file("bin/busybox", busybox)
         applets = host.run([BUSYBOX, "--list"], "asking busybox for its commands").split()

@@ -169,35 +169,35 @@ def place(found: dict) -> Path:
     return host.CACHE / f"{found['release']}_{found['version'].replace(':', '-')}_{key}"
 
 
-def unpack_kernel(debs: list[Path], folder: Path, release: str, final: Path) -> None:
+def unpack_kernel(debs: list[Path], directory: Path, release: str, final: Path) -> None:
     """Unpacks a kernel and makes its headers usable from where they are."""
     for deb in debs:
-        host.run(["dpkg-deb", "-x", deb, folder], f"unpacking {deb.name}")
+        host.run(["dpkg-deb", "-x", deb, directory], f"unpacking {deb.name}")
         deb.unlink()
-    makefile = folder / f"usr/src/linux-headers-{release}/Makefile"
+    makefile = directory / f"usr/src/linux-headers-{release}/Makefile"
     makefile.write_text(makefile.read_text().replace("/usr/src/", f"{final}/usr/src/"))
 
 
-def unpack_source(debs: list[Path], folder: Path) -> None:
+def unpack_source(debs: list[Path], directory: Path) -> None:
     """Keeps the source's package, and unpacks SOURCE_FILES beside it."""
     inner = f"./usr/src/{SOURCE}.tar.xz"
     wanted = " ".join(f"{SOURCE}/{name}" for name in SOURCE_FILES)
     host.run(["sh", "-ec", f"dpkg-deb --fsys-tarfile {debs[0]} | tar -xO {inner} |"
-              f" tar -xJ --strip-components=1 -C {folder} {wanted}"], f"unpacking {SOURCE}")
+              f" tar -xJ --strip-components=1 -C {directory} {wanted}"], f"unpacking {SOURCE}")
 
 
 def fetch(name: str, found: dict, offered: Archive) -> None:
     """Makes sure that what was found is in the cache."""
-    folder = place(found)
+    directory = place(found)
     with host.locked(name):
-        if host.cached(folder):
+        if host.cached(directory):
             return
         host.progress(f"fetching {found['release']} ({found['version']})")
-        with host.making(folder) as temporary:
+        with host.making(directory) as temporary:
             debs = offered.download(found["packages"], temporary)
             if name in STOCK:
                 debs = Archive(offered.suite).download(found["kbuild"], temporary)
-                unpack_kernel(debs, temporary, found["release"], folder)
+                unpack_kernel(debs, temporary, found["release"], directory)
             else:
                 unpack_source(debs, temporary)
 
@@ -232,13 +232,13 @@ def fetched(name: str) -> tuple[dict, Path]:
 
 
 def stock(name: str) -> Kernel:
-    found, folder = fetched(name)
+    found, directory = fetched(name)
     release, debian = found["release"], STOCK[name].debian
     architecture = STOCK[name].architecture
-    images = (folder / image.format(release) for image in IMAGES.values())
-    modules = (folder / where / release for where in ("lib/modules", "usr/lib/modules"))
+    images = (directory / image.format(release) for image in IMAGES.values())
+    modules = (directory / where / release for where in ("lib/modules", "usr/lib/modules"))
     kernel = Kernel(name, release, next(image for image in images if image.exists()),
-                    folder / f"usr/src/linux-headers-{release}", architecture,
+                    directory / f"usr/src/linux-headers-{release}", architecture,
                     memory=STOCK[name].memory,
                     modules=next(path for path in modules if (path / "modules.order").exists()))
     if architecture in CROSS or debian != archive.this_release():
@@ -246,7 +246,7 @@ def stock(name: str) -> Kernel:
     else:
         packages.install(tuple(found["tools"]))
     if architecture in CROSS:
-        shell = (folder / where / "busybox" for where in ("bin", "usr/bin"))
+        shell = (directory / where / "busybox" for where in ("bin", "usr/bin"))
         kernel = replace(kernel, busybox=next(path for path in shell if path.exists()),
                          make_flags=(f"ARCH={architecture}", f"CROSS_COMPILE={kernel.cross}"))
     return kernel
@@ -254,7 +254,7 @@ def stock(name: str) -> Kernel:
 
 @functools.cache
 def source() -> Path:
-    """The folder with SOURCE_FILES of the kernel's source, and its package."""
+    """The directory with SOURCE_FILES of the kernel's source, and its package."""
     return fetched(SOURCE)[1]
 
 

@@ -13,8 +13,8 @@ from harness.kernels import Kernel
 
 HOOKS = "/etc/sysgenid/hooks.d"
 SHIPPED_HOOKS = "/usr/share/sysgenid/hooks"
-STATE_FOLDER = "/var/lib/sysgenid"
-STATE = f"{STATE_FOLDER}/state"
+STATE_DIRECTORY = "/var/lib/sysgenid"
+STATE = f"{STATE_DIRECTORY}/state"
 OUTPUT = host.BUILD / "userspace"
 MAKE = ("make", "-s", "-C", host.ROOT / "tools/sysgenid", f"OUTPUT={OUTPUT}",
         f"LIBSYSGENID={OUTPUT}/lib/libsysgenid.a", "CFLAGS=-O2 -Wall -Wextra -Werror")
@@ -40,7 +40,7 @@ FILES = {
 
 def make_image(kernel: Kernel) -> Path:
     """The default image of that kernel's guests, and our programs."""
-    image = build.folder(kernel) / "userspace.cpio"
+    image = build.directory(kernel) / "userspace.cpio"
     with host.locked("userspace", host.BUILD):
         host.run(MAKE, "building sysgenid(8) and sysgenidd(8)")
         contents = build.new_image(kernel)
@@ -102,7 +102,7 @@ def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = (),
         image = Image()
         add_archive(image, base)
         image.add("dev/console", 0o020600, device=(5, 1))
-        image.folder(HOOKS)
+        image.directory(HOOKS)
         for path in sorted(root.rglob("*")):
             if path.is_file():
                 name = str(path.relative_to(root))
@@ -121,4 +121,4 @@ def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = (),
         for module in (*build.built_modules(kernel), *filter(Path.exists, own)):
             image.file(f"modules/{module.name}", module)
         image.file("agent", build.agent())
-        return image.write(build.folder(kernel) / f"systemd{'-installed' if files else ''}.cpio")
+        return image.write(build.directory(kernel) / f"systemd{'-installed' if files else ''}.cpio")

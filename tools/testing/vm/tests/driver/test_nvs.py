@@ -22,8 +22,8 @@ OLD_FIRMWARE = ("-smbios", "type=0,date=01/01/2010")
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nvs")
-    return acpi_tables.archive(folder, acpi_tables.compiled(DEVICE, folder))
+    directory = tmp_path_factory.mktemp("nvs")
+    return acpi_tables.archive(directory, acpi_tables.compiled(DEVICE, directory))
 
 
 @pytest.fixture

@@ -116,14 +116,14 @@ def test_qemu_ends_when_the_harness_is_killed(kernel, logs):
     assert ended
 
 
-def test_half_made_folder_never_shows(tmp_path):
+def test_half_made_directory_never_shows(tmp_path):
     with pytest.raises(host.SetupError), host.making(tmp_path / "made"):
         raise host.SetupError("the disk is full")
     assert not list(tmp_path.iterdir())
 
 
-def test_half_made_folder_of_a_killed_run_is_made_anew(tmp_path):
+def test_half_made_directory_of_a_killed_run_is_made_anew(tmp_path):
     (tmp_path / ".made.half-made/rubbish").mkdir(parents=True)
-    with host.making(tmp_path / "made") as folder:
-        (folder / "content").touch()
+    with host.making(tmp_path / "made") as directory:
+        (directory / "content").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["made", "content"]

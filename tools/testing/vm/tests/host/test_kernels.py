@@ -20,9 +20,9 @@ def cache(tmp_path, monkeypatch) -> Path:
     return host.CACHE
 
 
-def visible(folder: Path) -> list[str]:
+def visible(directory: Path) -> list[str]:
     """What a run left there, but for locks."""
-    return [path.name for path in folder.iterdir() if not path.name.endswith(".lock")]
+    return [path.name for path in directory.iterdir() if not path.name.endswith(".lock")]
 
 
 def test_mirror_without_the_release_is_one_sentence(cache, monkeypatch):
@@ -35,10 +35,10 @@ def test_mirror_without_the_release_is_one_sentence(cache, monkeypatch):
 def test_release_without_the_kernel_is_one_sentence(cache, monkeypatch, tmp_path):
     monkeypatch.setattr(archive, "mirror", lambda _: f"[trusted=yes] file:{tmp_path}")
     for suite in ("trixie", "trixie-updates", "trixie-security"):
-        folder = tmp_path / f"dists/{suite}"
-        (folder / "main/binary-amd64").mkdir(parents=True)
-        (folder / "main/binary-amd64/Packages").touch()
-        (folder / "Release").write_text("Suite: none\nComponents: main\nArchitectures: amd64\n")
+        directory = tmp_path / f"dists/{suite}"
+        (directory / "main/binary-amd64").mkdir(parents=True)
+        (directory / "main/binary-amd64/Packages").touch()
+        (directory / "Release").write_text("Suite: none\nComponents: main\nArchitectures: amd64\n")
     with pytest.raises(host.SetupError, match="^Debian's trixie offers no kernel 6.12-trixie-cloud"):
         kernels.get.__wrapped__("6.12-trixie-cloud")
 

@@ -15,12 +15,12 @@ COMPLAINT = re.compile(r"^\S+\.[chS]:\d+.*(warning|error): |^(WARNING|ERROR): ",
 
 @pytest.fixture
 def elsewhere(kernel):
-    """A folder where nothing is built yet, so that everything is looked at."""
-    folder = build.folder(kernel).with_name(f"{kernel.name}-strict")
-    with host.locked(folder.name, host.BUILD / "locks"):
-        shutil.rmtree(folder, ignore_errors=True)
-        yield folder
-        shutil.rmtree(folder)
+    """A directory where nothing is built yet, so that everything is looked at."""
+    directory = build.directory(kernel).with_name(f"{kernel.name}-strict")
+    with host.locked(directory.name, host.BUILD / "locks"):
+        shutil.rmtree(directory, ignore_errors=True)
+        yield directory
+        shutil.rmtree(directory)
 
 
 def test_no_warning_from_gcc_nor_sparse(kernel, elsewhere):

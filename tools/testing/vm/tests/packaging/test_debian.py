@@ -16,7 +16,7 @@ from harness.guest import Guest, new_guid
 NAMES = [name for together in debian.TOGETHER.values() for name in together]
 pytestmark = [pytest.mark.kernels(*NAMES), pytest.mark.debian]
 
-HOOKS_FOLDER = "/etc/sysgenid/hooks.d"
+HOOKS_DIRECTORY = "/etc/sysgenid/hooks.d"
 HOOKS = ("10-random-seed", "20-ssh-host-keys", "30-machine-id", "40-dhcp-lease")
 # In the group that may be waited for; slow, so that there is something to wait for.
 TRACKED = """[Service]
@@ -89,8 +89,8 @@ FILES = {
     "programs/rows.json": json.dumps(FIXED | UNFIXED),
     "etc/systemd/system/serial-getty@ttyS0.service": "-> /dev/null",
     "etc/systemd/system/getty.target": "-> /dev/null",
-    **{f"{HOOKS_FOLDER}/{name}": f"-> /usr/share/sysgenid/hooks/{name}" for name in HOOKS},
-    f"{HOOKS_FOLDER}/90-note": "#!/bin/sh\necho $SYSGENID_GENERATION >> /run/noted\n",
+    **{f"{HOOKS_DIRECTORY}/{name}": f"-> /usr/share/sysgenid/hooks/{name}" for name in HOOKS},
+    f"{HOOKS_DIRECTORY}/90-note": "#!/bin/sh\necho $SYSGENID_GENERATION >> /run/noted\n",
 }
 # What manages the network, and how to wait for a lease.
 MANAGERS = {
@@ -243,10 +243,10 @@ def test_two_clones_of_a_debian(kernel, image, boot):
 
 def check_interruptions(clone: Guest) -> None:
     """A hook that is cut short is run again, but no hook for ever."""
-    clone.run(f"cd {HOOKS_FOLDER} && rm {' '.join(HOOKS)}")
+    clone.run(f"cd {HOOKS_DIRECTORY} && rm {' '.join(HOOKS)}")
     for name, script in (("80-slow", SLOW), ("85-restarts", RESTARTS)):
-        clone.run(f"cat > {HOOKS_FOLDER}/{name} <<'end'\n{script}end\n"
-                  f"chmod 755 {HOOKS_FOLDER}/{name}")
+        clone.run(f"cat > {HOOKS_DIRECTORY}/{name} <<'end'\n{script}end\n"
+                  f"chmod 755 {HOOKS_DIRECTORY}/{name}")
     clone.run("sysgenid trigger; until test -e /run/slow; do sleep 0.2; done", 60)
     clone.run("systemctl restart sysgenidd; until grep -c began /run/slow | grep -q 2;"
               "do sleep 0.2; done; touch /run/go", 60)
@@ -281,7 +281,7 @@ def check_upgrade_and_purge(clone: Guest) -> None:
     clone.run("dpkg --purge sysgenid", 120)
     assert clone.status("pidof sysgenidd") != 0
     assert clone.status("getent group sysgenid") != 0
-    assert clone.run("find /etc/sysgenid ! -type d") == f"{HOOKS_FOLDER}/90-note\n"
+    assert clone.run("find /etc/sysgenid ! -type d") == f"{HOOKS_DIRECTORY}/90-note\n"
     assert clone.status("test -e /var/lib/sysgenid") != 0
     assert clone.run("stat -c '%a %U %G' /dev/sysgenid") == "644 root root\n"
     assert "sysgenid" not in clone.run("systemctl --failed --no-legend")

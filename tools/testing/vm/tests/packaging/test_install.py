@@ -27,8 +27,8 @@ STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
 def root(tmp_path_factory) -> Path:
     """Where all but the modules is installed."""
     packages.install(NEEDED)
-    folder = tmp_path_factory.mktemp("install")
-    output, root = folder / "output", folder / "root"
+    directory = tmp_path_factory.mktemp("install")
+    output, root = directory / "output", directory / "root"
     host.run(["make", "-s", "-C", LIB, "install", f"OUTPUT={output}/lib", f"DESTDIR={root}",
               f"LIBDIR=/{LIBDIR}", CFLAGS], "installing the library")
     host.run(["make", "-s", "-C", TOOLS, "install", f"OUTPUT={output}", f"DESTDIR={root}",
@@ -71,10 +71,10 @@ def ask(program: subprocess.Popen) -> str:
 
 
 def test_the_library_is_found_by_its_names(root):
-    folder = root / LIBDIR
-    assert os.readlink(folder / "libsysgenid.so") == "libsysgenid.so.1"
-    assert os.readlink(folder / "libsysgenid.so.1") == "libsysgenid.so.1.0.0"
-    said = host.run(["readelf", "-d", folder / "libsysgenid.so"], "reading the library")
+    directory = root / LIBDIR
+    assert os.readlink(directory / "libsysgenid.so") == "libsysgenid.so.1"
+    assert os.readlink(directory / "libsysgenid.so.1") == "libsysgenid.so.1.0.0"
+    said = host.run(["readelf", "-d", directory / "libsysgenid.so"], "reading the library")
     assert "soname: [libsysgenid.so.1]" in said and "NODELETE" in said
     assert re.findall(r"NEEDED.*\[(.*)\]", said) == ["libc.so.6"]
 
@@ -459,24 +459,24 @@ STAND_IN = ('static const char info[] __attribute__((section(".modinfo"), used))
             ' "license=GPL\\0name=%s\\0alias=%s";')
 
 
-def make_tree(folder: Path, files: list[str], built_in: str) -> None:
+def make_tree(directory: Path, files: list[str], built_in: str) -> None:
     """A kernel's modules, as far as depmod goes."""
-    modules = folder / "lib/modules/6.99.0"
+    modules = directory / "lib/modules/6.99.0"
     modules.mkdir(parents=True)
     for name in files:
         alias = "vmgenid" if name == OURS else "acpi*:VMGENCTR:*"
-        (folder / "module.c").write_text(STAND_IN % (name.removesuffix(".ko"), alias))
-        host.run(["gcc", "-c", "-o", modules / name, folder / "module.c"], "making a module")
+        (directory / "module.c").write_text(STAND_IN % (name.removesuffix(".ko"), alias))
+        host.run(["gcc", "-c", "-o", modules / name, directory / "module.c"], "making a module")
     (modules / "modules.builtin").write_text(built_in)
     (modules / "modules.builtin.modinfo").write_text(
         "vmgenid.license=GPL\0" if built_in else "")
     (modules / "modules.order").write_text("")
-    host.run(["/sbin/depmod", "-b", folder, "6.99.0"], "running depmod")
+    host.run(["/sbin/depmod", "-b", directory, "6.99.0"], "running depmod")
 
 
-def loaded(folder: Path, name: str, config: Path = TOOLS / "integration/modprobe.conf") -> list[str]:
+def loaded(directory: Path, name: str, config: Path = TOOLS / "integration/modprobe.conf") -> list[str]:
     """The modules that modprobe would load."""
-    said = host.run(["/sbin/modprobe", "-n", "-v", "-d", folder, "-S", "6.99.0", "-C", config,
+    said = host.run(["/sbin/modprobe", "-n", "-v", "-d", directory, "-S", "6.99.0", "-C", config,
                      name], "asking modprobe")
     return [line.split("/")[-1].strip() for line in said.splitlines()]
 

@@ -37,14 +37,14 @@ exec chroot "$1" sh -ec "$2"
 
 
 class Chroot:
-    """A Debian in a folder, with the headers of one kernel that the modules are for."""
+    """A Debian in a directory, with the headers of one kernel that the modules are for."""
 
-    def __init__(self, folder: Path, kernel: kernels.Kernel):
-        self.folder = folder
+    def __init__(self, directory: Path, kernel: kernels.Kernel):
+        self.directory = directory
         base = debian.make_base(debian.kernels_with(kernel))
-        packages.as_root(["tar", "-xpf", str(base), "-C", str(folder),
+        packages.as_root(["tar", "-xpf", str(base), "-C", str(directory),
                           "--exclude=./usr/src/linux-headers-6.1.*"], "unpacking a Debian")
-        others = [entry.name for entry in (folder / "usr/lib/modules").iterdir()
+        others = [entry.name for entry in (directory / "usr/lib/modules").iterdir()
                   if entry.name != kernel.release]
         self.run(f"""rm -rf {' '.join(f'/lib/modules/{name}' for name in others)}
             echo autoinstall_all_kernels=y >> /etc/dkms/framework.conf
@@ -54,12 +54,12 @@ class Chroot:
             for kernel in /lib/modules/*; do depmod ${{kernel##*/}} 2>/dev/null; done""")
 
     def run(self, script: str) -> str:
-        return packages.as_root(["unshare", "-m", "sh", "-c", ENTER, "enter", str(self.folder),
+        return packages.as_root(["unshare", "-m", "sh", "-c", ENTER, "enter", str(self.directory),
                                  script], "working in a Debian")
 
     def install(self, debs: list[Path]) -> str:
         for deb in debs:
-            packages.as_root(["cp", str(deb), f"{self.folder}/tmp/"], "copying a package")
+            packages.as_root(["cp", str(deb), f"{self.directory}/tmp/"], "copying a package")
         said = self.run("apt-get -q install -y --no-install-recommends /tmp/*.deb")
         self.run("rm /tmp/*.deb")
         return said
@@ -71,12 +71,12 @@ class Chroot:
 @pytest.fixture
 def chroot(kernel):
     packages.install(debian.FOR_ROOT)
-    folder = host.BUILD / f"debian-life-{kernel.name}"
-    with host.locked(folder.name, host.BUILD):
-        packages.as_root(["rm", "-rf", str(folder)], "tidying up")
-        folder.mkdir(parents=True)
-        yield Chroot(folder, kernel)
-        packages.as_root(["rm", "-rf", str(folder)], "tidying up")
+    directory = host.BUILD / f"debian-life-{kernel.name}"
+    with host.locked(directory.name, host.BUILD):
+        packages.as_root(["rm", "-rf", str(directory)], "tidying up")
+        directory.mkdir(parents=True)
+        yield Chroot(directory, kernel)
+        packages.as_root(["rm", "-rf", str(directory)], "tidying up")
 
 
 def modules(chroot: Chroot) -> list[str]:

@@ -7,25 +7,25 @@ from dataclasses import replace
 import pytest
 from harness import kernels, userspace
 from harness.guest import Guest, new_guid
-from harness.userspace import HOOKS, STATE_FOLDER
+from harness.userspace import HOOKS, STATE_DIRECTORY
 
 pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 
 DISK_SIZE = 64 << 20
 # Whatever else the root of these guests forgets, the disk keeps.
-FSTAB = f"/dev/nvme0n1 {STATE_FOLDER} ext4 defaults 0 0\n"
+FSTAB = f"/dev/nvme0n1 {STATE_DIRECTORY} ext4 defaults 0 0\n"
 # A unit that the network waits for; it notes whether the hook has run before.
 NETWORK = f"""[Unit]
 DefaultDependencies=no
 After=network-pre.target
 [Service]
 Type=oneshot
-ExecStart=-/bin/cp {STATE_FOLDER}/ran /run/ran-before-network
+ExecStart=-/bin/cp {STATE_DIRECTORY}/ran /run/ran-before-network
 """
 # It does not end in the boot that the file on the disk names.
 HOOK = f"""#!/bin/sh
-echo $SYSGENID_GENERATION >> {STATE_FOLDER}/ran
-cat /proc/sys/kernel/random/boot_id | cmp -s - {STATE_FOLDER}/held && exec sleep 1000
+echo $SYSGENID_GENERATION >> {STATE_DIRECTORY}/ran
+cat /proc/sys/kernel/random/boot_id | cmp -s - {STATE_DIRECTORY}/held && exec sleep 1000
 exit 0
 """
 FILES = {
@@ -70,7 +70,7 @@ def disk(logs):
 
 
 def ran(guest) -> str:
-    return guest.run(f"cat {STATE_FOLDER}/ran 2>/dev/null || true")
+    return guest.run(f"cat {STATE_DIRECTORY}/ran 2>/dev/null || true")
 
 
 def power_off(guest) -> None:
@@ -96,8 +96,8 @@ def test_a_system_copied_while_it_was_off_runs_the_hooks_once(start, disk, logs)
         assert guest.run("cat /run/ran-before-network") == "1\n"
         said = guest.run("journalctl -q -o cat -u sysgenidd")
         assert "it was copied or rolled back while it was off" in said
-        assert guid.split("-")[0] not in guest.run(f"od -c {STATE_FOLDER}/state; cat /run/sysgenid/*")
-        assert guest.run(f"stat -c %a {STATE_FOLDER}/state") == "600\n"
+        assert guid.split("-")[0] not in guest.run(f"od -c {STATE_DIRECTORY}/state; cat /run/sysgenid/*")
+        assert guest.run(f"stat -c %a {STATE_DIRECTORY}/state") == "600\n"
         power_off(guest)
         guest = start(copy, copied)
         assert ran(guest) == "1\n" and guest.generation() == 0, "it has settled there"
@@ -116,8 +116,8 @@ def test_a_host_that_gives_a_new_guid_at_each_start_can_be_lived_with(boot, imag
 def test_what_had_not_settled_before_a_reboot_goes_on_after_it(start, disk):
     guid = new_guid()
     guest = start(disk, guid)
-    guest.run(f"cat /proc/sys/kernel/random/boot_id > {STATE_FOLDER}/held; sysgenid trigger;"
-              f"until test -e {STATE_FOLDER}/ran; do sleep 0.1; done")
+    guest.run(f"cat /proc/sys/kernel/random/boot_id > {STATE_DIRECTORY}/held; sysgenid trigger;"
+              f"until test -e {STATE_DIRECTORY}/ran; do sleep 0.1; done")
     power_off(guest)
     guest = start(disk, guid)
     assert ran(guest) == "1\n0\n"

@@ -68,10 +68,10 @@ class Installed:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     packages.install(NEEDED)
-    folder = tmp_path_factory.mktemp("openssl")
-    host.run(["make", "-s", "-C", SOURCE, "install", f"OUTPUT={folder}/output",
-              f"DESTDIR={folder}/root", "CFLAGS=-O2 -Wall -Wextra -Werror"], "installing it")
-    return folder / "root"
+    directory = tmp_path_factory.mktemp("openssl")
+    host.run(["make", "-s", "-C", SOURCE, "install", f"OUTPUT={directory}/output",
+              f"DESTDIR={directory}/root", "CFLAGS=-O2 -Wall -Wextra -Werror"], "installing it")
+    return directory / "root"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from harness import host, kernels, userspace
-from harness.userspace import HOOKS, SHIPPED_HOOKS, STATE, STATE_FOLDER
+from harness.userspace import HOOKS, SHIPPED_HOOKS, STATE, STATE_DIRECTORY
 
 pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 
@@ -270,7 +270,7 @@ def test_the_host_is_not_let_past_a_killed_overseer(gated):
 def test_the_host_is_not_let_past_a_full_disk(gated):
     gated.run("systemctl stop sysgenidd; rm -rf /var/lib/sysgenid")
     make_disk(gated, "-o size=4k")
-    gated.run(f"echo full > {STATE_FOLDER}/fill; sysgenid trigger; systemctl start sysgenidd")
+    gated.run(f"echo full > {STATE_DIRECTORY}/fill; sysgenid trigger; systemctl start sysgenidd")
     status, states = host_waits(gated)
     assert status == 1 and states[-1]["failures"][-1]["kind"] == "state"
     # The same holds if nothing at all can be published.
@@ -541,14 +541,14 @@ def test_the_module_in_use_stays_and_a_stopped_service_lets_it_go(guest):
 
 def make_disk(guest, mount: str = "") -> None:
     """A file system of its own for the state."""
-    guest.run(f"mkdir -p {STATE_FOLDER}; mount -t tmpfs {mount} tmpfs {STATE_FOLDER}")
+    guest.run(f"mkdir -p {STATE_DIRECTORY}; mount -t tmpfs {mount} tmpfs {STATE_DIRECTORY}")
 
 
 def test_a_full_disk_is_a_failure_and_does_not_stop_it(guest):
     add_hook(guest, "10-hook", "touch /run/ran")
     guest.run("systemctl stop sysgenidd; rm -rf /var/lib/sysgenid")
     make_disk(guest, "-o size=4k")
-    guest.run(f"echo full > {STATE_FOLDER}/fill")
+    guest.run(f"echo full > {STATE_DIRECTORY}/fill")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
     said = overseer.settled(FAILED)
@@ -561,7 +561,7 @@ def test_a_disk_that_fills_up_later_is_no_obstacle(guest):
     guest.run("systemctl stop sysgenidd")
     make_disk(guest, "-o size=8k")
     overseer = Overseer(guest)
-    guest.run(f"! cat /dev/zero > {STATE_FOLDER}/fill; sysgenid trigger")
+    guest.run(f"! cat /dev/zero > {STATE_DIRECTORY}/fill; sysgenid trigger")
     assert "can't be written" not in overseer.settled()
     guest.run("systemctl restart sysgenidd")
     overseer.settled()
@@ -582,20 +582,20 @@ def test_a_frozen_disk_does_not_stop_it(guest):
     add_hook(guest, "10-hook", "touch /run/ran")
     load_kernel_module(guest, "loop.ko")
     guest.run("systemctl stop sysgenidd; truncate -s 16M /run/disk; mkfs.ext4 -q /run/disk;"
-              f"mkdir -p {STATE_FOLDER};"
-              f"mount -o loop /run/disk {STATE_FOLDER}")
+              f"mkdir -p {STATE_DIRECTORY};"
+              f"mount -o loop /run/disk {STATE_DIRECTORY}")
     overseer = Overseer(guest)
-    guest.run(f"fsfreeze -f {STATE_FOLDER}; sysgenid trigger")
+    guest.run(f"fsfreeze -f {STATE_DIRECTORY}; sysgenid trigger")
     said = overseer.settled(FAILED)
     assert f"{STATE} can't be written (the file system does not answer)" in said
-    guest.run(f"test -e /run/ran; fsfreeze -u {STATE_FOLDER}; sysgenid trigger")
+    guest.run(f"test -e /run/ran; fsfreeze -u {STATE_DIRECTORY}; sysgenid trigger")
     overseer.settled()
 
 
 def test_a_damaged_state_is_as_none(guest):
     add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /run/ran")
     guest.run("systemctl stop sysgenidd; sysgenid trigger;"
-              f"mkdir -p {STATE_FOLDER}; head -c 1024 /dev/urandom > {STATE}")
+              f"mkdir -p {STATE_DIRECTORY}; head -c 1024 /dev/urandom > {STATE}")
     Overseer(guest).settled()
     assert guest.run("cat /run/ran") == "1\n"
 

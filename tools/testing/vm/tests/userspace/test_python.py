@@ -82,7 +82,7 @@ def python_image(kernel):
     with host.locked("python", host.BUILD):
         image = build.new_image(kernel)
         add_python(image)
-        return image.write(build.folder(kernel) / "python.cpio")
+        return image.write(build.directory(kernel) / "python.cpio")
 
 
 def wait_watching(guest: Guest, program) -> None:
