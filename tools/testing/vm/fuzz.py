@@ -122,7 +122,7 @@ def once(seed: int, calls: int) -> None:
                          lambda line: print(f"seed {seed}: {line}", flush=True))))
     except GuestGone as gone:
         last = [*guest.family()][-1]
-        said = [*scan.troubles(last.log(), ["cut here"]), "nothing of it"][0]
+        said = [*scan.findings(last.log(), ["cut here"]), "nothing of it"][0]
         raise AssertionError(f"{gone}\n{last.console} says: {said}") from None
     finally:
         for member in guest.family():

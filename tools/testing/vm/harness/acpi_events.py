@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The event that QEMU raises for its generation ID, as the guest sees it."""
+"""The guest's view of the event that QEMU raises for its generation ID."""
 from harness import acpi_tables
 from harness.guest import BACKEND, Guest
 
 GPE = "/sys/firmware/acpi/interrupts/gpe05"
-# Where there is none, ACPI is hardware-reduced: all interrupts of acpi_tables.EVENT_DEVICE,
-# less those from before load_modules(). With a devicetree, those of the device.
+# A guest without this GPE has hardware-reduced ACPI or a devicetree. This expression
+# counts the interrupts of acpi_tables.EVENT_DEVICE, or of the device in the devicetree.
+# It subtracts the interrupts before load_modules().
 INTERRUPTS = ("$(($(awk '/ACPI:Ged$|vmgenid|vm_generation_id/ { for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i } "
               "END { print n + 0 }' /proc/interrupts) "
               "- $(cat /run/before 2> /dev/null || echo 0)))")
-# The log of trace_reseed.ko.
+# trace_reseed.ko logs here.
 SEEN = "/sys/module/trace_reseed/parameters/seen"
 COUNT = f"$([ -e {GPE} ] && cut -c1-8 {GPE} || echo {INTERRUPTS})"
 
@@ -19,8 +20,8 @@ def by_devicetree(guest: Guest) -> bool:
 
 
 def load_modules(guest: Guest) -> None:
-    """Loads them once the event of the guest's own restore is over."""
-    if by_devicetree(guest):  # where there is no line to count before a driver has it
+    """Loads the modules after the event of the guest's own restore."""
+    if by_devicetree(guest):  # the interrupt is counted only once a driver has requested it
         guest.load_modules()
         guest.run(f"echo {COUNT} > /run/before")
         return
@@ -30,12 +31,12 @@ def load_modules(guest: Guest) -> None:
 
 
 def events(guest: Guest) -> int:
-    """How many have come since load_modules()."""
+    """Returns the number of events since load_modules()."""
     return int(guest.run(f"echo {COUNT}"))
 
 
 def mask_events(guest: Guest) -> None:
-    """From now on no interrupt comes from the generation ID."""
+    """Keeps the generation ID from raising an interrupt from now on."""
     if by_devicetree(guest):
         guest.silent = True
         return
@@ -43,20 +44,20 @@ def mask_events(guest: Guest) -> None:
 
 
 def settled_generation(guest: Guest) -> int:
-    """The generation after all that one event brings; the driver is gone then."""
+    """Returns the generation once one event is handled, and unloads the driver."""
     guest.run(f"until [ {COUNT} -gt 0 ]; do :; done")
     guest.unload_backend()
     return guest.generation()
 
 
 def interrupt(guest: Guest) -> int:
-    """The number of the interrupt that brings ACPI's events, or is the device's."""
+    """Returns the number of ACPI's interrupt, or of the device's with a devicetree."""
     name = r"vmgenid\|vm_generation_id" if by_devicetree(guest) else r"\<acpi\>\|ACPI:Ged"
     return int(guest.run(rf"sed -n 's/^ *\([0-9]*\):.*\({name}\).*/\1/p' /proc/interrupts"))
 
 
 def interrupted_cpu(guest: Guest) -> int:
-    """The processor that takes ACPI's interrupt."""
+    """Returns the CPU that takes the interrupt of the generation ID."""
     return int(guest.run(f"cat /proc/irq/{interrupt(guest)}/effective_affinity_list"))
 
 
@@ -65,5 +66,5 @@ def on_cpu(cpu: int, command: str) -> str:
 
 
 def switch_looks_off(guest: Guest) -> None:
-    """From now on neither draws nor timer ticks detect a new GUID."""
+    """Keeps draws and timer ticks from detecting a new GUID from now on."""
     guest.run(f"echo off > /sys/module/{BACKEND}/parameters/looks")

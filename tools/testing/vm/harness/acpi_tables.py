@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """ACPI tables for guests: compiled by iasl, put before the initramfs.
 
-The kernel takes such a table instead of firmware's, if that has the same OEM
-ids and a lower revision, or else in addition to firmware's.
+Such a table replaces the firmware's table with the same OEM ids and a lower
+revision. Without such a table in the firmware, it is added.
 """
 import re
 import struct
@@ -12,13 +12,12 @@ from harness import host
 from harness.guest import Guest
 from harness.initramfs import Image
 
-# What QEMU calls the table that describes its generation ID.
+# The OEM ids of QEMU's table that describes its generation ID.
 QEMU_OEM = ("BOCHS ", "VMGENID")
-# A Generic Event Device (ACPI 6.5, 5.6.9) that reports the event of QEMU's
-# generation ID, for a machine without an SCI: there, firmware enables the event's
-# bit and clears it. The registers are those of QEMU's GPE block 0, at 0xafe0 on
-# the machine "pc" (hw/acpi/piix4.c); the event is its bit 5; interrupt 9 is the
-# line that would otherwise be the SCI.
+# A Generic Event Device (ACPI 6.5, 5.6.9) reports the event of QEMU's generation ID
+# on a machine without an SCI. There, firmware enables the event's bit and clears it.
+# The registers are those of QEMU's GPE block 0, at 0xafe0 on the machine "pc"
+# (hw/acpi/piix4.c). The event is its bit 5. Interrupt 9 would otherwise be the SCI.
 EVENT_DEVICE = """
     External (\\_SB.VGEN, DeviceObj)
     Device (\\_SB.GED0) {
@@ -38,10 +37,10 @@ EVENT_DEVICE = """
         Name (_HID, "TEST2001")
         Method (_SUN) { \\_SB.GED0.ENA0 = 0\nReturn (0) }
     }"""
-# Read in a guest with that: from now on the event does not raise the interrupt.
+# This command masks the event in a guest with EVENT_DEVICE.
 MASK_EVENT = "cat /sys/bus/acpi/devices/TEST2001:00/sun"
-# A device whose attribute "sun" in sysfs, when it is read, has firmware notify the
-# driver of QEMU's generation ID, with no interrupt.
+# Reading the attribute "sun" of this device has firmware notify the driver of QEMU's
+# generation ID, without an interrupt.
 NOTIFIER = """
     External (\\_SB.VGEN, DeviceObj)
     Device (\\_SB.NTFY) {
@@ -49,12 +48,12 @@ NOTIFIER = """
         Method (_SUN) { Notify (\\_SB.VGEN, 0x80)\nReturn (0) }
     }"""
 NOTIFY = "cat /sys/bus/acpi/devices/TEST2000:00/sun"
-# Of the table "FACP", in ACPI 6.5, 5.2.9: where its flags are, and one of them.
+# The offset of the flags in the table "FACP", and one flag (ACPI 6.5, 5.2.9).
 FADT_FLAGS = 112
 HW_REDUCED = 1 << 20
 
-# A generation ID in memory that firmware keeps, so that the tests' modules may write
-# it, and what the kernel's command line has to say for that.
+# A generation ID in reserved memory, which the test modules may write. KEEP_WRITABLE
+# reserves that memory on the kernel's command line.
 WRITABLE_ADDRESS = 0x6000000
 WRITABLE_DEVICE = f"""
     Device (\\_SB.GENI) {{
@@ -65,17 +64,17 @@ KEEP_WRITABLE = f"memmap=4K${WRITABLE_ADDRESS:#x}"
 
 
 def compiled(asl: str, directory: Path, oem: tuple[str, str] = ("TESTS ", "FIRMWARE")) -> bytes:
-    """An SSDT of that text."""
+    """Compiles ASL into an SSDT."""
     source = directory / "table.asl"
     source.write_text(f'DefinitionBlock ("", "SSDT", 2, "{oem[0]}", "{oem[1]}", 2)\n'
                       f"{{\n{asl}\n}}\n", encoding="utf-8")
-    # -f: what a firmware can do wrong, iasl knows to be an error.
+    # -f: iasl rejects what broken firmware does, and the tests need that.
     host.run(["iasl", "-f", "-vs", "-p", source.with_suffix(""), source], "compiling ACPI tables")
     return source.with_suffix(".aml").read_bytes()
 
 
 def archive(directory: Path, *tables: bytes) -> Path:
-    """The tables as a cpio for Options.acpi."""
+    """Writes the tables into a cpio archive for Options.acpi."""
     image = Image()
     for number, table in enumerate(tables):
         image.file(f"kernel/firmware/acpi/{number}.aml", table)
@@ -83,18 +82,18 @@ def archive(directory: Path, *tables: bytes) -> Path:
 
 
 def with_revision(table: bytes, revision: int) -> bytes:
-    """The same table for a later ACPI, to take the place of the one it was."""
+    """Returns the table with another revision; it replaces the original."""
     return newer(table[:8] + bytes([revision]) + table[9:])
 
 
 def hardware_reduced(fadt: bytes) -> bytes:
-    """The same "FACP" table for a machine without the interrupt of ACPI, the SCI."""
+    """Returns the "FACP" table for a machine without an SCI; it replaces the original."""
     flags = struct.unpack_from("<I", fadt, FADT_FLAGS)[0] | HW_REDUCED
     return newer(fadt[:FADT_FLAGS] + struct.pack("<I", flags) + fadt[FADT_FLAGS + 4:])
 
 
 def newer(table: bytes) -> bytes:
-    """The table as the kernel takes it in the place of the one that it was."""
+    """Raises a table's OEM revision, so that the kernel prefers it to the original."""
     changed = bytearray(table)
     oem_revision = struct.unpack_from("<I", changed, 24)[0]
     struct.pack_into("<I", changed, 24, oem_revision + 1)
@@ -104,11 +103,11 @@ def newer(table: bytes) -> bytes:
 
 
 def dump(guest: Guest, name: str) -> bytes:
-    """The table that the guest has under that name; with a pattern all that match, in a row."""
+    """Reads a guest's ACPI table; a pattern reads all matching tables, concatenated."""
     return bytes.fromhex(guest.run(f"cat /sys/firmware/acpi/tables/{name} | od -An -v -tx1"))
 
 
 def find_guid(ssdt: bytes) -> int:
-    """The physical address of the GUID, out of QEMU's own table."""
+    """Finds the physical address of the GUID in QEMU's own table."""
     match = re.search(rb"VGIA\x0c(....)", ssdt, re.S)
     return int.from_bytes(match[1], "little") + 40

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What Debian's archive offers of any release, for any architecture.
+"""Debian's archive: the packages of any release, for any architecture.
 
-The lists are fetched by this machine's apt from the mirror that it uses, but
-kept in the cache, and need neither root nor a line in /etc/apt.
+This machine's apt fetches the lists from its own mirror. The lists are kept in the
+cache, and need neither root nor a line in /etc/apt.
 """
 import re
 import subprocess
@@ -16,14 +16,14 @@ from harness import host, packages
 
 @cache
 def this_release() -> str:
-    """The name of the Debian release that runs here, as in "bookworm"."""
+    """Returns the codename of this machine's Debian release, as in "bookworm"."""
     found = re.search(r"^VERSION_CODENAME=(\S+)",
                       Path("/etc/os-release").read_text(encoding="utf-8"), re.M)
     return found[1] if found else ""
 
 
 def mirror(label: str) -> str | None:
-    """The address of what Debian's Release files give that label."""
+    """Returns the address of the archive whose Release file has that label."""
     found = host.run(["apt-get", "indextargets", "--format", "$(REPO_URI)",
                       "Created-By: Packages", "Origin: Debian", f"Label: {label}"],
                      "asking apt for its mirror").split()
@@ -32,7 +32,7 @@ def mirror(label: str) -> str | None:
 
 @dataclass(frozen=True)
 class Archive:
-    """A suite; a release's comes with its updates, backports are a suite apart."""
+    """A suite of the archive. A release includes its updates, but not its backports."""
     suite: str
     architecture: str = "amd64"
 
@@ -41,7 +41,7 @@ class Archive:
         return host.CACHE / "apt" / f"{self.suite}-{self.architecture}"
 
     def sources(self) -> list[str]:
-        """The suite, and what comes with it, in sources.list(5)'s words."""
+        """Returns the lines for sources.list(5) of the suite and its updates."""
         packages.ensure_lists()
         main, security = mirror("Debian"), mirror("Debian-Security")
         if not main:
@@ -55,7 +55,7 @@ class Archive:
         return [f"deb {uri} {suite} main" for uri, suite in suites]
 
     def _options(self) -> list[str]:
-        """Options that make apt look here and nowhere else."""
+        """Returns options that limit apt to this suite's lists."""
         return [f"-o{name}={value}" for name, value in {
             "Dir::Etc::SourceList": self.directory / "sources.list", "Dir::Etc::SourceParts": "-",
             "Dir::State": self.directory, "Dir::State::Status": "/dev/null",
@@ -64,7 +64,7 @@ class Archive:
             "Acquire::Languages": "none"}.items()]
 
     def refresh(self) -> None:
-        """Fetches the lists, unless they are of today."""
+        """Fetches the lists, unless they are less than a day old."""
         stamp = self.directory / "fetched"
         host.cached(self.directory.parent)
         with host.locked(f"apt-{self.directory.name}"):
@@ -78,17 +78,17 @@ class Archive:
             doing = f"fetching the package lists of {self.suite}"
             said = host.run(["apt-get", "-q", *self._options(), "update"], doing)
             failed = re.search(r"^W: (Failed to fetch .*)", said, re.M)
-            if failed:  # which apt-get takes for a success
+            if failed:  # apt-get only warns of it
                 raise host.SetupError(f"{doing} failed: {host.explain(said) or failed[1]}")
             stamp.touch()
 
     def names(self, prefix: str) -> list[str]:
-        """All package names that start so; some may be of no package."""
+        """Returns all package names with that prefix, virtual ones too."""
         return host.run(["apt-cache", *self._options(), "pkgnames", prefix],
                         "asking apt for its packages").split()
 
     def shown(self, *names: str) -> dict[str, dict[str, str]]:
-        """The fields of those packages that there are, each one's newest version."""
+        """Returns the fields of the newest version of each existing package."""
         if not names:
             return {}
         done = subprocess.run(
@@ -99,7 +99,7 @@ class Archive:
         return {fields["Package"]: fields for fields in found if fields}
 
     def download(self, names: list[str], directory: Path) -> list[Path]:
-        """Fetches packages into a directory, without installing them."""
+        """Downloads packages into a directory."""
         host.run(["apt-get", "-q", *self._options(), "download", *names],
                  f"fetching {' '.join(names)}", cwd=directory)
         return sorted(directory.glob("*.deb"))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The generation ID of arm64 guests, whose host's part QEMU has no device for.
+"""The generation ID of arm64 guests, for which QEMU has no device.
 
-The guest finds it in the device tree: QEMU's own, and a node more. The host's
-part is played through QEMU's test interface, which writes guest memory and sets
-interrupt lines: see docs/devel/testing/qtest.rst of QEMU.
+The harness adds a node to QEMU's own device tree. It plays the hypervisor through
+QEMU's test interface, which writes guest memory and sets interrupt lines: see
+docs/devel/testing/qtest.rst of QEMU.
 """
 import socket
 import uuid
@@ -13,21 +13,21 @@ from harness import host, packages
 from harness.qmp import Qmp
 
 PACKAGES = ("qemu-system-arm", "device-tree-compiler")
-# Without a seed in the device tree, which the kernel would start its generator with.
+# dtb-randomness=off: a seed in the device tree would seed the kernel's CSPRNG.
 MACHINE = ("-machine", "virt,gic-version=3,dtb-randomness=off", "-cpu", "cortex-a57")
-# The agent has the port that the machine's only one leaves it. The kernel's own
-# driver claims the GUID's page, which /dev/mem is to show all the same.
+# The console takes the machine's only port; the agent uses a PCI port. iomem=relaxed:
+# /dev/mem may show the GUID's page, although the kernel's own driver claims it.
 APPEND = "console=ttyAMA0 AGENT_PORT=/dev/ttyS0 iomem=relaxed"
-# The GUID is in a page of its own, in the RAM that starts at 1 GiB; all guests
-# have 512 MiB of it.
+# The GUID is in a page of its own, near the end of the 512 MiB of RAM, which start
+# at 1 GiB.
 PAGE, PAGE_SIZE = 0x5fff0000, 0x10000
-INTERRUPT = 200     # of the interrupt controller's shared ones
+INTERRUPT = 200     # a shared peripheral interrupt
 EDGE_RISING = 1     # as in Linux' interrupt-controller/irq.h
 RESERVED, DEVICE = f"/reserved-memory/guid@{PAGE:x}", f"/vmgenid@{PAGE:x}"
 
 
 def guid_bytes(guid: str) -> bytes:
-    """A GUID as it is in memory."""
+    """Returns the 16 bytes of a GUID as they are in memory."""
     return uuid.UUID(guid).bytes_le
 
 
@@ -56,7 +56,7 @@ def make_tree(path: Path, smp: int, memory: int) -> Path:
 
 
 def arguments(options, directory: Path, name: str) -> list[str]:
-    """QEMU's for the machine, with the GUID that it has at its start."""
+    """Returns QEMU's arguments for the machine and for the GUID at its start."""
     argv = [*MACHINE]
     if options.guid:
         guid = directory / f"{name}.guid"
@@ -69,7 +69,7 @@ def arguments(options, directory: Path, name: str) -> list[str]:
 
 
 class Hypervisor:
-    """What a hypervisor does to a guest whose generation changes."""
+    """The hypervisor's part in a change of the generation, through qtest."""
 
     def __init__(self, connection: socket.socket, qmp: Qmp):
         self.connection = connection
@@ -83,7 +83,7 @@ class Hypervisor:
         while not said.endswith(b"\n"):
             data = self.connection.recv(4096)
             if not data:
-                raise host.SetupError(f"QEMU ended before it obeyed {line}")
+                raise host.SetupError(f"QEMU ended before it answered `{line}`")
             said += data
         assert said.startswith(b"OK"), said
 
@@ -91,6 +91,6 @@ class Hypervisor:
         self._command(f"write {PAGE:#x} 16 0x{guid_bytes(guid).hex()}")
 
     def interrupt(self) -> None:
-        """Raises the line, and lowers it again; the guest is told of the edge."""
+        """Pulses the interrupt line, which is edge-triggered."""
         for level in (1, 0):
             self._command(f"set_irq_in {self.controller} unnamed-gpio-in {INTERRUPT} {level}")

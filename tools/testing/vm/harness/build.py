@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Builds what goes into the guests: modules, programs, file system images.
+"""Builds the modules, programs and file system images of the guests.
 
-Everything lands in build/ of the checkout: build/KERNEL/ what depends on the
-kernel, build/programs/ what does not; programs of another architecture are in
-build/programs-ARCHITECTURE/.
+Everything goes into the checkout's build directory: modules and images into
+build/KERNEL/, programs into build/programs/. Programs of another architecture go
+into build/programs-ARCHITECTURE/.
 """
 import functools
 import shutil
@@ -25,7 +25,7 @@ def directory(kernel: Kernel) -> Path:
 
 
 def programs_directory(kernel: Kernel | None) -> Path:
-    """Where that kernel's programs are; None stands for this machine's."""
+    """Returns the directory of a kernel's programs; None: of this machine's."""
     return PROGRAMS.with_name(f"programs-{kernel.architecture}") if foreign(kernel) else PROGRAMS
 
 
@@ -36,7 +36,7 @@ def foreign(kernel: Kernel | None) -> bool:
 def forget_other_tree(kernel: Kernel) -> None:
     """Removes what was built for an earlier kernel of that name.
 
-    The kernel's build takes objects of another tree for its own.
+    Kbuild would reuse the objects of another tree.
     """
     made_for = directory(kernel) / "built-for"
     if made_for.exists() and made_for.read_text(encoding="utf-8") == str(kernel.build_tree):
@@ -47,7 +47,7 @@ def forget_other_tree(kernel: Kernel) -> None:
 
 
 def make(kernel: Kernel, *args: str | Path, doing: str) -> str:
-    """Runs make where the kernel's own tools run, and returns what it printed."""
+    """Runs make in the kernel's build root, and returns what it printed."""
     return host.run([*roots.inside(kernel.root), "make", *args, *kernel.make_flags], doing)
 
 
@@ -61,7 +61,7 @@ def make_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
 
 
 def make_test_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
-    """Builds the modules that only the tests use; after make_modules()."""
+    """Builds the test modules; make_modules() has to come first."""
     top = into or directory(kernel)
     return make(kernel, "-C", kernel.build_tree, f"M={top / MODULES.relative_to(host.ROOT)}",
                 "modules", f"KBUILD_EXTRA_SYMBOLS={top}/Module.symvers", *flags,
@@ -69,12 +69,12 @@ def make_test_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> 
 
 
 def suites() -> list[Path]:
-    """The directories with test programs for the guest."""
+    """Returns the directories with test programs for the guest."""
     return sorted(makefile.parent for makefile in SELFTESTS.glob("*/Makefile"))
 
 
 def make_suite(suite: Path, *goals: str, kernel: Kernel | None = None) -> str:
-    """Builds the programs of a directory for a kernel's guests."""
+    """Builds a suite's programs for a kernel's guests; returns what make printed."""
     argv = ["make", "-s", "-C", suite, f"OUTPUT={programs_directory(kernel) / suite.name}"]
     if "KSELFTEST_DIR" in (suite / "Makefile").read_text(encoding="utf-8"):
         argv.append(f"KSELFTEST_DIR={kernels.source() / 'tools/testing/selftests'}")
@@ -86,38 +86,38 @@ def make_suite(suite: Path, *goals: str, kernel: Kernel | None = None) -> str:
 
 @functools.cache
 def tests(suite: Path) -> list[str]:
-    """The names of a directory's test programs."""
+    """Returns the names of a suite's test programs."""
     return make_suite(suite, "list").split()
 
 
 def make_programs(chosen: list[Path], kernel: Kernel | None = None) -> None:
-    """Builds what runs in guests: the helper programs, and those suites."""
+    """Builds the helper programs and the chosen suites."""
     for suite in (GUEST, *chosen):
         (programs_directory(kernel) / suite.name).mkdir(parents=True, exist_ok=True)
         make_suite(suite, kernel=kernel)
 
 
 def agent(kernel: Kernel | None = None) -> Path:
-    """The program that runs the host's commands in a guest."""
+    """Returns the path of the program that runs the host's commands in a guest."""
     return programs_directory(kernel) / GUEST.name / "agent"
 
 
 def programs(kernel: Kernel | None = None) -> list[Path]:
-    """What the suites have built."""
+    """Returns the paths of the built programs, except the agent."""
     return [path for suite in (GUEST, *suites())
             for path in sorted((programs_directory(kernel) / suite.name).glob("*"))
             if path.is_file() and path.stat().st_mode & 0o100 and path.name != "agent"]
 
 
 def built_modules(kernel: Kernel) -> list[Path]:
-    """What the last build made, not what an earlier one has left."""
+    """Returns the modules of the last build, without leftovers of earlier ones."""
     return [Path(order.parent, line).with_suffix(".ko")
             for order in sorted(directory(kernel).rglob("modules.order"))
             for line in order.read_text(encoding="utf-8").splitlines()]
 
 
 def new_image(kernel: Kernel) -> Image:
-    """All that the guests of a kernel have by default; for more to be added."""
+    """Returns a kernel's default image, not yet written."""
     image = Image().basics(agent(kernel), kernel.busybox)
     for module in built_modules(kernel):
         image.file(f"modules/{module.name}", module)
@@ -127,15 +127,14 @@ def new_image(kernel: Kernel) -> Image:
 
 
 def image(kernel: Kernel) -> Path:
-    """The image that the guests of a kernel boot by default."""
+    """Returns the path of a kernel's default image."""
     return directory(kernel) / "initramfs.cpio"
 
 
 def install_modules(kernel: Kernel, scratch: Path) -> None:
-    """Installs the modules there, as `make install-modules` does.
+    """Installs the modules below scratch, as `make install-modules` does.
 
-    The kernel's lists of its own modules come along, as modprobe looks up
-    there what is built in; its modules themselves don't.
+    modprobe needs the kernel's lists of built-in modules, which are copied too.
     """
     tree = scratch / "lib/modules" / kernel.release
     tree.mkdir(parents=True)
@@ -148,7 +147,7 @@ def install_modules(kernel: Kernel, scratch: Path) -> None:
 
 
 def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
-    """Adds modprobe, and the modules as installed."""
+    """Adds modprobe and the installed modules to an image."""
     install_modules(kernel, scratch)
     for name in ("lib/modules", "lib/modprobe.d"):
         image.tree(name, scratch / name)
@@ -158,7 +157,7 @@ def add_module_tree(image: Image, kernel: Kernel, scratch: Path) -> Image:
 def prepare(names: list[str], only: str = "*") -> None:
     """Fetches and builds all that guests with these kernels need.
 
-    A pattern can limit the test programs to those of some suites.
+    only limits the test programs to the suites that match this pattern.
     """
     chosen = [kernels.get(name) for name in names]
     with host.locked("build", host.BUILD):

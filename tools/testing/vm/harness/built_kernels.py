@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kernels that the tests build themselves, from Debian's linux-source package.
 
-What is in configs/ is all that they have. Each is built once for a version of
-the source and a configuration. As a program: builds those named.
+The fragments in configs/ are their whole configuration. Each kernel is built once
+per source version and configuration. As a program: builds the kernels named.
 """
 import functools
 import hashlib
@@ -27,10 +27,10 @@ CLANG = ("guest.config",)
 PACKAGES = ("flex", "bison", "bc", "libelf-dev", "libssl-dev")
 CLANG_PACKAGES = ("clang", "lld", "llvm")
 PROGRESS_SECONDS = 30
-# Only the modules are watched: what the fuzzer is guided by, what make coverage shows.
+# KCOV, which guides the fuzzer, and gcov instrument only the modules.
 MAKE_FLAGS = {"6.12-debug": ("KCOV_INSTRUMENT=y", "GCOV_PROFILE=y")}
-# A leak is reported when it is 5 s old, and was no more in any register or on any
-# stack at the second look.
+# kmemleak reports an object only if it is 5 s old. The second scan drops objects whose
+# pointer was in a register or on a stack during the first.
 LEAKS = """
 leaks=/sys/kernel/debug/kmemleak
 if [ -e $leaks ]; then
@@ -41,7 +41,7 @@ fi"""
 
 @functools.cache
 def tree() -> Path:
-    """The whole source, unpacked; nothing is ever written to it."""
+    """Returns the directory of the unpacked source, which stays unchanged."""
     packed = kernels.source()
     directory = packed.with_name(f"{packed.name}-tree")
     with host.locked("source-tree"):
@@ -62,7 +62,7 @@ def make_args(directory: Path, *more: str) -> list[str]:
 
 
 def configure(directory: Path, fragments: tuple[str, ...], *more: str) -> None:
-    """Configures what the fragments say, and nothing else."""
+    """Configures a kernel with the fragments on top of allnoconfig."""
     wanted = "".join((CONFIGS / name).read_text(encoding="utf-8") for name in fragments)
     (directory / "wanted.config").write_text(wanted, encoding="utf-8")
     host.run([*make_args(directory, *more), f"KCONFIG_ALLCONFIG={directory}/wanted.config",
@@ -76,10 +76,10 @@ def configure(directory: Path, fragments: tuple[str, ...], *more: str) -> None:
 
 
 def compile_tree(name: str, directory: Path, *goals: str) -> None:
-    """Builds, and tells now and then how far it has come."""
+    """Builds a kernel, and reports progress every PROGRESS_SECONDS."""
     log = host.BUILD / "logs" / f"{name}.build"
     log.parent.mkdir(parents=True, exist_ok=True)
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     with open(log, "w", encoding="utf-8") as output:
         with subprocess.Popen([*make_args(directory, f"-j{os.cpu_count()}"), *goals],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -88,37 +88,37 @@ def compile_tree(name: str, directory: Path, *goals: str) -> None:
             for line in make.stdout:
                 output.write(line)
                 files += line.startswith("  ")
-                if time.monotonic() - told > PROGRESS_SECONDS:
-                    told = time.monotonic()
-                    host.progress(f"building {name}: {files} files, {told - started:.0f} s")
+                if time.monotonic() - reported > PROGRESS_SECONDS:
+                    reported = time.monotonic()
+                    host.progress(f"building {name}: {files} files, {reported - started:.0f} s")
     if make.returncode:
         said = log.read_text(encoding="utf-8", errors="replace")
         errors = [line for line in said.splitlines() if re.search(r"(?i)error", line)]
         raise host.SetupError(f"building {name} failed: "
                            f"{host.explain(said) or (errors or ['make gave no reason'])[0]}; "
-                           f"{log} has all of it")
+                           f"see {log}")
 
 
 def cached(name: str, fragments: tuple[str, ...], *goals: str) -> Path:
-    """The directory of a configured and built tree."""
+    """Returns the directory of a built tree; builds it unless it is in the cache."""
     packages.install(PACKAGES)
     key = hashlib.sha256(f"{kernels.SOURCE}_{kernels.source_version()}".encode())
     for fragment in fragments:
         key.update((CONFIGS / fragment).read_bytes())
     key.update(" ".join(goals).encode())
     directory = host.CACHE / f"{name}_{key.hexdigest()[:16]}"
-    if host.cached(directory):  # nor does it have to wait for a build of another configuration
+    if host.cached(directory):  # without waiting for a build of another configuration
         return directory
     with host.locked(name):
         if not host.cached(directory):
-            host.progress(f"building {name}, some minutes; the next time it is there")
+            host.progress(f"building {name} (some minutes, once)")
             with host.making(directory) as temporary:
                 configure(temporary, fragments, *[goal for goal in goals if "=" in goal])
                 compile_tree(name, temporary, *goals)
     return directory
 
 
-def own(name: str) -> Kernel:
+def built(name: str) -> Kernel:
     directory = cached(name, TREES[name], "bzImage", "modules")
     release = (directory / "include/config/kernel.release").read_text(encoding="utf-8").strip()
     return Kernel(name, release, directory / "arch/x86/boot/bzImage", directory,
@@ -128,19 +128,19 @@ def own(name: str) -> Kernel:
 
 
 def install_modules(kernel: Kernel, directory: Path) -> Kernel:
-    """The same kernel, with its own modules installed below that directory."""
+    """Installs the kernel's own modules below the directory; returns that kernel."""
     host.run([*make_args(kernel.build_tree, "modules_install"), f"INSTALL_MOD_PATH={directory}"],
              f"installing the modules of {kernel.name}")
     return replace(kernel, modules=directory / "lib/modules" / kernel.release)
 
 
 def clang_tree() -> Path:
-    """A tree configured for clang; to compile modules with, not to boot."""
+    """Returns a tree configured for clang, which only compiles modules."""
     packages.install(CLANG_PACKAGES)
     return cached("6.12-clang", CLANG, "LLVM=1", "modules_prepare")
 
 
-kernels.PROVIDERS.update({name: own for name in TREES})
+kernels.PROVIDERS.update({name: built for name in TREES})
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The host's end of the agent's serial port: programs in the guest.
 
-A thread reads all the time. What is known of the guest's programs, and half a
-message cut off by a snapshot, goes with the snapshot into every clone.
+A thread reads the port. Every clone of a snapshot inherits the state of the guest's
+programs, and the beginning of a message that the snapshot cut off.
 """
 import copy
 import re
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 
 class GuestGone(Exception):
-    """The guest ended, or its agent, or it said nothing in time."""
+    """The guest or its agent ended, or did not answer in time."""
 
 
 @dataclass
 class Job:
-    """What the host knows of one program in the guest."""
+    """The host's record of one program in the guest."""
     script: str
     output: str = ""
     status: int | None = None
@@ -26,7 +26,7 @@ class Job:
 
 @dataclass
 class State:
-    """What goes with a snapshot."""
+    """The state that clones inherit from their snapshot."""
     ready: bool = False
     buffer: bytes = b""
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -74,9 +74,9 @@ class Channel:
             state.buffer = rest
 
     def wait(self, what: str, condition, seconds: float):
-        """Waits until condition() gives something, and returns that.
+        """Waits until condition() is true, and returns its value.
 
-        Time limits are for a stock kernel; slow ones get more.
+        The time limit is for a stock kernel; slower kernels get more.
         """
         seconds *= self.patience
         deadline = time.monotonic() + seconds
@@ -89,7 +89,7 @@ class Channel:
             return result
 
     def drain(self, seconds: float) -> State:
-        """All that the guest sent up to its end, to go into a snapshot."""
+        """Reads up to the guest's end, and returns the state for a snapshot."""
         self.reader.join(seconds)
         if self.reader.is_alive():
             raise GuestGone("the guest's port stayed open after its end")
@@ -112,7 +112,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Program:
-    """A program in a guest; clone.program(it) is its clone's."""
+    """A program in a guest. Guest.program() returns its copy in a clone."""
     channel: Channel
     job: int
 
@@ -122,32 +122,32 @@ class Program:
 
     @property
     def output(self) -> str:
-        """What it has printed up to now, errors too."""
+        """The program's output so far, on stdout and stderr."""
         return self.channel.state.jobs[self.job].output
 
     @property
     def status(self) -> int | None:
-        """Its exit status, 128 + signal if one ended it, None while it runs."""
+        """The exit status, 128 + signal after a signal, or None while it runs."""
         return self.channel.state.jobs[self.job].status
 
     def wait_for(self, pattern: str, seconds: float = 30) -> re.Match:
-        """Waits until it has printed what the regular expression describes."""
+        """Waits until the program's output matches a regular expression."""
         def seen():
             match = re.search(pattern, self.output, re.M)
             if not match and self.status is not None:
-                raise AssertionError(f"`{self.script}` ended with {self.status} and had not "
-                                     f"printed {pattern!r}, but:\n{self.output}")
+                raise AssertionError(f"`{self.script}` ended with {self.status} before it "
+                                     f"printed {pattern!r}; its output:\n{self.output}")
             return match
         try:
             return self.channel.wait(f"{pattern!r} from `{self.script}`", seen, seconds)
         except GuestGone as gone:
-            raise GuestGone(f"{gone}; it had printed:\n{self.output}") from None
+            raise GuestGone(f"{gone}; its output:\n{self.output}") from None
 
     def wait(self, seconds: float = 30) -> int:
-        """Waits for its end and returns its exit status."""
+        """Waits for the program's end and returns its exit status."""
         self.channel.wait(f"end of `{self.script}`", lambda: self.status is not None, seconds)
         return self.status
 
     def kill(self, signal: int = 15) -> None:
-        """Sends a signal to it and all that it started."""
+        """Sends a signal to the program and all that it started."""
         self.channel.send(f"kill {self.job} {signal}\n".encode())

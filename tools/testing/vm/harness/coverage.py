@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The counters of gcov, fetched from guests whose kernel counts, and read."""
+"""Fetches and reads the gcov counters of guests whose kernel counts."""
 import base64
 import json
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import host
 
 SAVED = host.BUILD / "coverage"
-# Prints the name of each file of counters, and its content.
+# This script prints each counter file's name and content.
 SHOW = """
 cd /sys/kernel/debug/gcov{directory} 2> /dev/null || exit 0
 for file in drivers/*/*.gcda compat/*.gcda; do
@@ -20,7 +20,7 @@ done"""
 
 
 def fetch(guest, directory: Path, place: Path) -> None:
-    """Puts there what a guest has counted in the modules that were built in the directory."""
+    """Copies a guest's counters of the modules built in directory into place."""
     counted = guest.run(SHOW.format(directory=directory)).split()
     for name, content in zip(counted[::2], counted[1::2]):
         file = place / name
@@ -31,21 +31,21 @@ def fetch(guest, directory: Path, place: Path) -> None:
 
 
 def save(guest, directory: Path) -> None:
-    """Keeps what a guest has counted, for gcov.py."""
+    """Saves a guest's counters for gcov.py."""
     fetch(guest, directory, SAVED / str(uuid.uuid4()))
 
 
 def read(counters: Path) -> list[dict]:
-    """gcov's report of each source file."""
+    """Returns gcov's report of each source file."""
     said = subprocess.run(["gcov", "--json-format", "--stdout", counters], check=False,
                           cwd=counters.parent, capture_output=True, text=True)
     if said.returncode or "mismatch" in said.stderr:
-        raise host.SetupError("the modules were built anew after the tests: make check-debug")
+        raise host.SetupError("the modules were rebuilt after the tests: run make check-debug")
     return json.loads(said.stdout)["files"]
 
 
 def functions_of(place: Path) -> dict[str, Counter]:
-    """How often each function was called, by source file and its name."""
+    """Returns each function's number of calls, by source file and name."""
     return {counters.stem: Counter({function["name"]: function["execution_count"]
                                     for file in read(counters) if file["file"].endswith(".c")
                                     for function in file["functions"]})

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Debian packages of all this, and a Debian to boot that has them installed.
+"""The project's Debian packages, and a Debian root image with them installed.
 
 Packages for another release are built inside a root of that release. As a program:
-builds the packages into build/deb/ and has lintian judge them.
+builds the packages into build/deb/ and checks them with lintian.
 """
 import hashlib
 import re
@@ -19,29 +19,29 @@ FOR_PACKAGES = ("build-essential", "debhelper", "dh-dkms", "dh-python", "libgcry
                 "libjson-c-dev", "libssl-dev", "libsystemd-dev", "pkgconf", "lintian", "git")
 FOR_ROOT = (*FOR_PACKAGES, "mmdebstrap", "tar")
 DEBS = host.BUILD / "deb"
-# What a changelog has to have at its start for the packages of a next version.
+# The changelog entry of a later version, for make_next_packages().
 NEXT = """sysgenid (99.0) unstable; urgency=medium
 
-  * What comes after this, to try upgrades.
+  * Test an upgrade.
 
  -- sysgenid developers <sysgenid@sysgenid.example>  Sat, 21 Nov 2026 13:00:00 +0000
 
 """
 # The unit that runs the host's commands in a guest.
 AGENT = """[Unit]
-Description=What runs the host's commands
+Description=Run the host's commands
 DefaultDependencies=no
 After=multi-user.target
 [Service]
 ExecStart=/agent /dev/ttyS1
 KillMode=process
 """
-# What the Debian to boot has, beside our packages and the kernels' headers.
+# The packages of the Debian root, beside ours and the kernels' headers.
 INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "openssh-server", "procps",
             "ifupdown", "isc-dhcp-client", "openssl", "dkms", "gcc", "make", "libc6-dev", "python3",
             "libgcrypt20", "libjson-c5")
-# What is of no use in a running guest, and of the kernel's modules what isn't
-# needed without disks, and with a network card of QEMU's.
+# A running guest does not need these files. It has no disk, and needs only the
+# kernel's modules for a virtio network card.
 LEFT_OUT = re.compile(r"usr/src/(?!sysgenid)|usr/lib/gcc/|usr/include/|usr/share/(doc|man|locale|info|perl)/|"
                       r"usr/libexec/gcc/|usr/lib/python3/|usr/lib/linux-kbuild|"
                       r"usr/bin/(x86_64-linux-gnu-|perl.|gdb)|boot/|dev/|proc/.|sys/.|"
@@ -52,7 +52,7 @@ LEFT_OUT = re.compile(r"usr/src/(?!sysgenid)|usr/lib/gcc/|usr/include/|usr/share
 
 
 def sources() -> list[Path]:
-    """The files of this checkout that go into the packages."""
+    """Returns the files of this checkout that go into the packages."""
     listed = host.run(["git", "-C", host.ROOT, "ls-files", "-co", "--exclude-standard", "--",
                        "debian", "dkms.conf", "Kbuild", "compat", "drivers", "include", "tools/lib",
                        "tools/sysgenid", "tools/openssl"], "listing the sources")
@@ -60,7 +60,7 @@ def sources() -> list[Path]:
 
 
 def digest(*more: str) -> str:
-    """Names the state of the sources, and of what else is given."""
+    """Returns a hash of the sources and the arguments."""
     found = hashlib.sha256("\0".join(more).encode())
     for path in sources():
         found.update(f"{path.relative_to(host.ROOT)}\0".encode() + path.read_bytes())
@@ -68,7 +68,7 @@ def digest(*more: str) -> str:
 
 
 def builder(release: str) -> list[str | Path]:
-    """What to put before a command for it to run where that release's packages are built."""
+    """Returns the command prefix that enters the build root of a release."""
     return roots.inside(None if release == this_release() else roots.get(release, FOR_PACKAGES))
 
 
@@ -77,7 +77,7 @@ def directory_of(release: str) -> Path:
 
 
 def make_packages(release: str = this_release(), news: str = "") -> list[Path]:
-    """Builds the packages, unless those of these very sources are there."""
+    """Builds the packages, unless packages of the same sources exist."""
     directory = directory_of(release)
     if news:
         directory = directory.with_name(f"{directory.name}-next")
@@ -106,23 +106,23 @@ def find_or_make_packages(directory: Path, release: str, news: str) -> list[Path
 
 
 def make_next_packages(release: str = this_release()) -> list[Path]:
-    """The packages of a later version, for upgrades; otherwise the same."""
+    """Builds the same packages as a later version, for tests of upgrades."""
     return make_packages(release, NEXT)
 
 
-def judge_packages(release: str = this_release()) -> str:
-    """What lintian of that release says; SetupError if it is an error or a warning."""
+def lint_packages(release: str = this_release()) -> str:
+    """Returns the output of that release's lintian; SetupError on errors and warnings."""
     return host.run([*builder(release), "lintian", "--allow-root", "--fail-on", "error,warning",
-                     *directory_of(release).glob("*.changes")], "judging the packages").strip()
+                     *directory_of(release).glob("*.changes")], "running lintian").strip()
 
 
 def make_tar(name: str, included: tuple[str, ...], release: str = "bookworm") -> Path:
-    """A Debian of that release with these packages, as an archive in the cache."""
+    """Returns a tar archive of a Debian of that release with these packages."""
     include = ",".join(included)
     tar = host.CACHE / f"{name}_{hashlib.sha256(include.encode()).hexdigest()[:16]}" / "root.tar"
     with host.locked(name):
         if not host.cached(tar.parent):
-            host.progress(f"making a Debian to boot, {release} (a few minutes)")
+            host.progress(f"making a Debian root of {release} (a few minutes)")
             for old in host.CACHE.glob(f"{name}_*"):
                 shutil.rmtree(old)
             with host.making(tar.parent) as temporary:
@@ -133,23 +133,23 @@ def make_tar(name: str, included: tuple[str, ...], release: str = "bookworm") ->
     return tar
 
 
-# The kernels whose guests share a Debian, by its release.
+# The kernels that share a Debian root, by its release.
 TOGETHER = {"bookworm": ("6.1-cloud", "6.12-cloud"), "trixie": ("6.12-trixie-cloud",)}
 
 
 def release_for(kernel: Kernel) -> str:
-    """The Debian release that the kernel's guests are to have."""
+    """Returns the Debian release of the kernel's guests."""
     return STOCK[kernel.name].debian if kernel.name in STOCK else "bookworm"
 
 
 def kernels_with(kernel: Kernel) -> list[Kernel]:
-    """The stock kernels that the kernel shares a Debian with, and itself."""
+    """Returns the kernels that share a Debian root with this kernel, and itself."""
     together = [stock(name) for name in TOGETHER[release_for(kernel)]]
     return together if kernel.name in STOCK else [*together, kernel]
 
 
 def make_base(kernels: list[Kernel]) -> Path:
-    """A Debian with the headers of those kernels, before our packages are in."""
+    """Returns the archive of a Debian with those kernels' headers, without our packages."""
     release = release_for(kernels[0])
     headers = (f"linux-headers-{kernel.release}" for kernel in kernels if kernel.name in STOCK)
     return make_tar(f"debian-{release}", (*INCLUDED, *headers), release)
@@ -164,13 +164,13 @@ for modules in $4; do
 	installed=$root/lib/modules/${modules##*/}
 	mkdir -p "$installed"
 	cp -a "$modules/kernel" "$modules"/modules.order "$modules"/modules.builtin* "$installed"
-	# The build tree of a kernel that is in no package stays where it is.
+	# Packaged headers bring this link; a kernel that the tests build does not.
 	[ -L "$installed/build" ] || cp -P "$modules/build" "$installed"
 done
 cp $3 "$root/tmp/"
 echo 'exit 101' > "$root/usr/sbin/policy-rc.d"
 chmod 755 "$root/usr/sbin/policy-rc.d"
-# For the machine that this runs on, it is not.
+# DKMS otherwise builds only for the running kernel, which is the host's.
 echo autoinstall_all_kernels=y >> "$root/etc/dkms/framework.conf"
 mount -t proc proc "$root/proc"
 mkdir -p "$root$6"
@@ -186,7 +186,7 @@ tar -cf "$5" -C "$root" --exclude='./usr/src/linux-*' --exclude=./usr/lib/gcc --
 
 
 def make_root(kernels: list[Kernel]) -> Path:
-    """That Debian with our packages installed, the modules built by DKMS."""
+    """Returns the archive of a Debian with our packages and DKMS's modules."""
     name = f"debian-root-{'-'.join(kernel.name for kernel in kernels)}"
     with host.locked(name, host.BUILD):
         return find_or_make_root(host.BUILD / name, kernels)
@@ -197,7 +197,7 @@ def find_or_make_root(root: Path, kernels: list[Kernel]) -> Path:
     base = make_base(kernels)
     tar = root / f"{digest(str(base), *(kernel.release for kernel in kernels))}.tar"
     if not tar.exists():
-        host.progress("installing the packages in it")
+        host.progress("installing the packages in a Debian root")
         shutil.rmtree(root, ignore_errors=True)
         with host.making(root) as temporary:
             modules = " ".join(str(kernel.modules) for kernel in kernels)
@@ -212,7 +212,7 @@ def find_or_make_root(root: Path, kernels: list[Kernel]) -> Path:
 
 
 def add_member(image: Image, source: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> None:
-    """Copies what the archive has, with its owner, into the image."""
+    """Copies a member of the archive, with its owner, into the image."""
     owner = (member.uid, member.gid)
     if member.isdir():
         image.add(name, 0o040000 | member.mode, owner=owner)
@@ -223,7 +223,7 @@ def add_member(image: Image, source: tarfile.TarFile, member: tarfile.TarInfo, n
 
 
 def make_image(kernel: Kernel, kernels: list[Kernel], files: dict[str, str | Path]) -> Path:
-    """The Debian as an image that the kernel unpacks, with more files in it."""
+    """Writes the Debian root and the given files into an initramfs."""
     image = Image()
     image.add("dev", 0o040755)
     image.add("dev/console", 0o020600, device=(5, 1))
@@ -251,7 +251,7 @@ def main() -> None:
     packages.install(FOR_PACKAGES)
     for path in make_packages():
         print(path.relative_to(host.ROOT))
-    if said := judge_packages():
+    if said := lint_packages():
         host.progress(said)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Guests whose root is a Debian on a disk, with the services that hooks deal with.
 
-None of these services starts by itself. What such a guest changes is forgotten,
-or kept on a disk of its own, which can be copied.
+No service starts by itself. A guest's changes go into RAM, or to a disk of their own,
+which can be copied.
 """
 import hashlib
 import shutil
@@ -46,7 +46,7 @@ FILES = {
 
 
 def make_root() -> Path:
-    """That Debian with what `make install-userspace` installs, as a file system to read."""
+    """Returns a file system of a Debian after `make install-userspace`."""
     base = debian.make_tar("hooks", INCLUDED)
     build.make_programs([])
     with host.locked("hooks", host.BUILD):
@@ -70,7 +70,7 @@ def make_root() -> Path:
 
 
 def with_dependencies(kernel: Kernel, names: tuple[str, ...]) -> dict[str, Path]:
-    """The modules of these names that are not built in, in the order to load them."""
+    """Returns the paths of the loadable modules, dependencies first."""
     found: dict[str, Path] = {}
     for name in names:
         for path in kernel.modules.rglob(f"{name}.ko"):
@@ -81,7 +81,7 @@ def with_dependencies(kernel: Kernel, names: tuple[str, ...]) -> dict[str, Path]
 
 
 def disk_image(kernel: Kernel, names: tuple[str, ...]) -> Image:
-    """The initramfs that mounts a Debian on a disk, with the drivers of these names."""
+    """Returns an initramfs that loads the drivers and mounts a Debian on a disk."""
     drivers = with_dependencies(kernel, names)
     image = Image().basics(build.agent())
     image.file("init", build.GUEST / "init-disk")
@@ -92,7 +92,7 @@ def disk_image(kernel: Kernel, names: tuple[str, ...]) -> Image:
 
 
 def make_image(kernel: Kernel, path: Path, files: dict[str, str]) -> Path:
-    """The initramfs that mounts it, with our modules, and with files for the guest."""
+    """Writes an initramfs that mounts the disk, with our modules and the given files."""
     image = disk_image(kernel, DRIVERS)
     for name, content in (FILES | files).items():
         if content.startswith("-> "):
@@ -100,7 +100,7 @@ def make_image(kernel: Kernel, path: Path, files: dict[str, str]) -> Path:
         else:
             image.file(f"files/{name}", content, 0o755 if content.startswith("#!") else 0o644)
     scratch = path.with_suffix(".modules")
-    # All install from one directory, where the kernel's build leaves files.
+    # Kbuild leaves files in the directory that all installations share.
     with host.locked("userspace", host.BUILD):
         build.add_module_tree(image, kernel, scratch)
     shutil.rmtree(scratch)
@@ -108,7 +108,7 @@ def make_image(kernel: Kernel, path: Path, files: dict[str, str]) -> Path:
 
 
 def make_changes(path: Path, size: int = 256 << 20) -> Path:
-    """An empty disk to keep a guest's changes on."""
+    """Makes an empty disk for a guest's changes."""
     with open(path, "wb") as file:
         file.truncate(size)
     subprocess.run(["/sbin/mkfs.ext4", "-q", path], check=True)

@@ -346,7 +346,7 @@ class Guest:
         if last:
             with self.console.open("a", encoding="utf-8") as log:
                 log.write(last)
-        found = scan.troubles(self.log(), self.expected)
+        found = scan.findings(self.log(), self.expected)
         if found:
             raise AssertionError(f"{self.name}: trouble in the kernel's log, first of "
                                  f"{len(found)}: {found[0]}\n{self.log_end()}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the harness needs of the machine it runs on: places, locks, commands.
+"""The machine that the harness runs on: paths, locks, commands.
 
-Whatever a person has to put right is a SetupError, whose text is one sentence.
+A problem that a person has to fix is a SetupError, whose text is one sentence.
 """
 import contextlib
 import errno
@@ -20,12 +20,12 @@ CACHE = Path(
     os.environ.get("SYSGENID_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sysgenid-vm"
 )
-# An entry of the cache is dropped when it was not used for so long.
+# The cache drops an entry after this many days without use.
 UNUSED_DAYS = 14
 
 
 class SetupError(Exception):
-    """Something that a person has to put right; str() is one sentence."""
+    """A problem that a person has to fix; str() is one sentence."""
 
 
 def progress(text: str) -> None:
@@ -33,7 +33,7 @@ def progress(text: str) -> None:
 
 
 def explain(output: str) -> str | None:
-    """The cause in a failed command's output, where it is a known one."""
+    """Returns the cause in a failed command's output, or None if it is unknown."""
     if "No space left on device" in output or "enough free space" in output:
         return "the disk is full"
     for sign in ("Temporary failure resolving", "Could not resolve", "Could not connect",
@@ -59,7 +59,7 @@ def run(argv: list[str | Path], doing: str, **options) -> str:
 
 @contextlib.contextmanager
 def locked(name: str, directory: Path = CACHE) -> Iterator[None]:
-    """Waits until no other run holds the lock of this name, and holds it."""
+    """Waits for the lock of this name, and holds it."""
     make_directory(directory)
     with open(directory / f".{name}.lock", "w", encoding="utf-8") as lock:
         try:
@@ -72,9 +72,9 @@ def locked(name: str, directory: Path = CACHE) -> Iterator[None]:
 
 @contextlib.contextmanager
 def making(directory: Path) -> Iterator[Path]:
-    """Gives a temporary directory that becomes the given one if all goes well.
+    """Yields a temporary directory that is renamed to the given one on success.
 
-    To be used with a lock held that keeps others from making the same one.
+    The caller holds a lock that keeps others from making the same directory.
     """
     temporary = directory.with_name(f".{directory.name}.half-made")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -87,7 +87,7 @@ def making(directory: Path) -> Iterator[Path]:
 
 
 def cached(path: Path) -> bool:
-    """Is it in the cache? If so, it is in use as of now."""
+    """Returns whether the path is in the cache, and marks it as used now."""
     try:
         os.utime(path)
     except FileNotFoundError:
@@ -96,7 +96,7 @@ def cached(path: Path) -> bool:
 
 
 def drop_unused() -> None:
-    """Removes from the cache what no run has asked for in UNUSED_DAYS."""
+    """Removes cache entries that no run has used for UNUSED_DAYS."""
     oldest = time.time() - UNUSED_DAYS * 24 * 3600
     with locked("drop"):
         for path in CACHE.iterdir():
@@ -110,11 +110,11 @@ def make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(f"can't make the directory {directory}: {error.strerror}; "
-                      "SYSGENID_CACHE=DIRECTORY names another cache") from None
+                         "name another cache with SYSGENID_CACHE=DIRECTORY") from None
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Writes a file so that no reader ever sees half of it."""
+    """Replaces a file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(content, encoding="utf-8")
     temporary.rename(path)
@@ -131,11 +131,11 @@ def full_disk_is_setup_error() -> Iterator[None]:
 
 
 def main(function: Callable[[], None]) -> None:
-    """Runs a program's main function; trouble is one line and exit status 1."""
+    """Runs a program's main function; a SetupError is one line and exit status 1."""
     try:
         with full_disk_is_setup_error():
             function()
-    except SetupError as trouble:
-        sys.exit(f"error: {trouble}")
+    except SetupError as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Images of the guests' root file system, as the kernel unpacks them.
+"""The guests' root file systems, as cpio archives.
 
-Written here, as that needs neither root nor device nodes on the host.
+Writing the archives here takes neither root nor device nodes on the host.
 """
 import stat
 import subprocess
@@ -33,7 +33,7 @@ class Image:
         self.add(name, stat.S_IFDIR | 0o755)
 
     def file(self, name: str, content: bytes | str | Path, mode: int = 0o644) -> None:
-        """Adds a file; a Path stands for that file's content and mode."""
+        """Adds a file; a Path gives both the content and the mode."""
         if isinstance(content, Path):
             mode = stat.S_IMODE(content.stat().st_mode)
             content = content.read_bytes()
@@ -45,7 +45,7 @@ class Image:
         self.add(name, stat.S_IFLNK | 0o777, target.encode())
 
     def tree(self, name: str, directory: Path) -> None:
-        """Adds a directory with all that is in it."""
+        """Adds all files below a directory."""
         for path in sorted(directory.rglob("*")):
             if path.is_file():
                 self.file(f"{name}/{path.relative_to(directory)}", path)
@@ -57,7 +57,7 @@ class Image:
         return temporary.rename(path)
 
     def basics(self, agent: Path, busybox: Path = BUSYBOX) -> "Image":
-        """Adds a shell, the usual commands, and the agent as first process."""
+        """Adds a shell, busybox's commands, init and the agent."""
         for name in ("dev", "proc", "sys", "run", "tmp"):
             self.directory(name)
         self.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
@@ -71,7 +71,7 @@ class Image:
         return self
 
     def program(self, name: str, path: Path) -> "Image":
-        """Adds a program of this machine, with the libraries it needs."""
+        """Adds a program of this machine, with its libraries."""
         self.file(name, path.resolve())
         listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=True)
         for word in listed.stdout.split():
@@ -80,7 +80,7 @@ class Image:
         return self
 
     def kmod(self) -> "Image":
-        """Adds Debian's modprobe and family."""
+        """Adds Debian's modprobe and its other names."""
         for name in ("modprobe", "insmod", "rmmod", "lsmod", "depmod", "modinfo"):
             self.link(f"sbin/{name}", "kmod")
         return self.program("sbin/kmod", Path("/usr/bin/kmod"))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The kernels that the guests run: stock ones as Debian's archive offers them.
+"""The kernels that the guests run: the stock kernels of Debian's archive.
 
-Nothing is installed: packages are unpacked into the cache, by release and
-version, and looked for again once a day. As a program: fetches those named.
+Their packages are unpacked into the cache, not installed. The archive is asked for
+newer ones once a day. As a program: fetches the kernels named.
 """
 import functools
 import hashlib
@@ -20,7 +20,7 @@ from harness.archive import Archive
 
 @dataclass(frozen=True)
 class Stock:
-    """A stock kernel: the newest, or oldest, of a suite whose release matches."""
+    """A stock kernel: the newest, or oldest, in a suite whose release matches."""
     suite: str
     release: str
     oldest: bool = False
@@ -33,7 +33,7 @@ class Stock:
 
     @property
     def debian(self) -> str:
-        """The Debian release that it is for."""
+        """The Debian release that the kernel is for."""
         return self.suite.removesuffix("-backports")
 
 
@@ -51,19 +51,18 @@ STOCK = {
     "6.12-trixie-arm64": Stock("trixie", r"6\.12\.\d+\+deb13[\d.]*-cloud-arm64",
                                architecture="arm64", memory=512),
 }
-# Every test runs with these; with the next ones those that are marked for it.
+# Every test runs with FULL; a test marked every_kernel runs with MORE, too.
 FULL = ("6.1-cloud", "6.1", "6.12-cloud")
 MORE = ("6.1-oldest", "6.1-rt", "6.12-trixie-cloud", "6.12-trixie-rt", "backports-cloud",
         "backports-rt", "6.1-arm64", "6.12-trixie-arm64")
-# Those of another architecture are built for with a cross compiler; their guests
-# need their own shell.
+# Kernels of another architecture need a cross compiler, and their guests a shell.
 CROSS = {"arm64": ("aarch64-linux-gnu", ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"))}
 FOREIGN_PACKAGES = ("busybox-static",)
-# A kernel's image, by the packages that have it.
+# The path of a kernel's image in each package that may have it.
 IMAGES = {"linux-image-{}-unsigned": "boot/vmlinuz-{}",
           "linux-binary-{}": "usr/lib/modules/{}/vmlinuz"}
 SOURCE, SOURCE_SUITE = "linux-source-6.12", "bookworm"
-# What is unpacked of the source: the tests' harness and the style checker.
+# These files of the source are unpacked: kselftest's harness and the checkers.
 SOURCE_FILES = (
     "tools/testing/selftests/kselftest_harness.h",
     "tools/testing/selftests/kselftest.h",
@@ -76,14 +75,14 @@ SOURCE_FILES = (
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel to boot, and what it takes to build modules for it.
+    """A kernel to boot, and how to build modules for it.
 
-    modules is its own lib/modules/RELEASE, if it has one. Its modules are to be
-    built inside root, if that is not None: see roots.py. append, memory (in
-    MiB) and patience (how many times a stock kernel's time limits it needs)
-    are its guests' defaults. last_check is a shell command for the end of a
-    guest's life; what it prints goes to the guest's log, and is judged there.
-    make_flags are for building modules; counts_lines: gcov is among them.
+    modules is the kernel's own lib/modules/RELEASE, if it has one. root, unless it is
+    None, is the root in which its modules are built: see roots.py. append, memory (in
+    MiB) and patience (a factor for a stock kernel's time limits) are the defaults of
+    its guests. last_check is a shell command that runs when a guest is closed. Its
+    output is added to the guest's log and scanned there. make_flags are for building
+    modules. counts_lines: gcov is among them.
     """
     name: str
     release: str
@@ -102,23 +101,23 @@ class Kernel:
 
     @property
     def cross(self) -> str:
-        """The prefix of its compiler's name; empty: the compiler is this machine's."""
+        """The prefix of the cross compiler's name; empty for this machine's compiler."""
         return f"{CROSS[self.architecture][0]}-" if self.architecture in CROSS else ""
 
     def setting(self, name: str) -> str:
-        """What CONFIG_name is set to in it; empty: not set."""
+        """Returns the value of CONFIG_name; empty if it is not set."""
         text = (self.build_tree / ".config").read_text(encoding="utf-8")
         found = re.search(rf"^CONFIG_{name}=(.*)$", text, re.M)
         return found[1] if found else ""
 
 
 def natural(text: str) -> list:
-    """A sort key by which 6.1.0-9 comes before 6.1.0-10."""
+    """Returns a sort key that puts 6.1.0-9 before 6.1.0-10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
 def find_stock(name: str) -> dict:
-    """The kernel of that name which the archive offers now, and its packages."""
+    """Finds a stock kernel and its packages in the archive."""
     stock = STOCK[name]
     names = stock.archive.names("linux-")
     releases = sorted({match[1] for match in (
@@ -132,9 +131,9 @@ def find_stock(name: str) -> dict:
         if headers in shown and (image := [package for package in image if package in shown]):
             break
     else:
-        raise host.SetupError(f"Debian's {stock.suite} offers no kernel {name}, a package "
-                           f"linux-headers-{stock.release} with its image: "
-                           "the mirror in /etc/apt/sources.list lacks it")
+        raise host.SetupError(f"Debian's {stock.suite} offers no kernel {name}: the mirror in "
+                              "/etc/apt/sources.list lacks linux-headers-"
+                              f"{stock.release} with its image; name another mirror there")
     needs = re.findall(r"linux-(?:headers-[^ ,]+-common[^ ,]*|kbuild-[^ ,]+)",
                        shown[headers]["Depends"])
     kbuild = [package for package in needs if package.startswith("linux-kbuild-")]
@@ -158,19 +157,19 @@ def find_stock(name: str) -> dict:
 def find_source(name: str) -> dict:
     found = Archive(SOURCE_SUITE).shown(name)
     if not found:
-        raise host.SetupError(f"Debian's {SOURCE_SUITE} offers no {name}: "
-                           "the mirror in /etc/apt/sources.list lacks its security updates")
+        raise host.SetupError(f"Debian's {SOURCE_SUITE} offers no {name}: the mirror in "
+                              "/etc/apt/sources.list lacks the security updates; add them")
     return {"release": name, "version": found[name]["Version"], "packages": [name]}
 
 
 def place(found: dict) -> Path:
-    """Where it is in the cache, by all that is in it."""
+    """Returns the cache directory of a set of packages."""
     key = hashlib.sha256(" ".join(found["packages"] + found.get("kbuild", [])).encode()).hexdigest()[:8]
     return host.CACHE / f"{found['release']}_{found['version'].replace(':', '-')}_{key}"
 
 
 def unpack_kernel(debs: list[Path], directory: Path, release: str, final: Path) -> None:
-    """Unpacks a kernel and makes its headers usable from where they are."""
+    """Unpacks a kernel, and adjusts the paths in its headers to the cache."""
     for deb in debs:
         host.run(["dpkg-deb", "-x", deb, directory], f"unpacking {deb.name}")
         deb.unlink()
@@ -179,7 +178,7 @@ def unpack_kernel(debs: list[Path], directory: Path, release: str, final: Path) 
 
 
 def unpack_source(debs: list[Path], directory: Path) -> None:
-    """Keeps the source's package, and unpacks SOURCE_FILES beside it."""
+    """Unpacks SOURCE_FILES beside the source's package, which stays."""
     inner = f"./usr/src/{SOURCE}.tar.xz"
     wanted = " ".join(f"{SOURCE}/{name}" for name in SOURCE_FILES)
     host.run(["sh", "-ec", f"dpkg-deb --fsys-tarfile {debs[0]} | tar -xO {inner} |"
@@ -187,7 +186,7 @@ def unpack_source(debs: list[Path], directory: Path) -> None:
 
 
 def fetch(name: str, found: dict, offered: Archive) -> None:
-    """Makes sure that what was found is in the cache."""
+    """Downloads and unpacks the packages found, unless they are in the cache."""
     directory = place(found)
     with host.locked(name):
         if host.cached(directory):
@@ -203,9 +202,9 @@ def fetch(name: str, found: dict, offered: Archive) -> None:
 
 
 def fetched(name: str) -> tuple[dict, Path]:
-    """A stock kernel, or the source, as of today.
+    """Returns the description and the directory of a stock kernel, or of the source.
 
-    The archive is asked once a day. If that fails, or fetching, the last one serves.
+    The archive is asked once a day. On failure, the last one in the cache is used.
     """
     record = host.CACHE / f"found-{name}.json"
     try:
@@ -224,10 +223,10 @@ def fetched(name: str) -> tuple[dict, Path]:
             host.write_whole(record, json.dumps(found, indent=1))
             known = found
             host.drop_unused()
-        except host.SetupError as trouble:
+        except host.SetupError as error:
             if not there:
                 raise
-            host.progress(f"keeping to {known['release']}, as {trouble}")
+            host.progress(f"using {known['release']} of the cache: {error}")
     return known, place(known)
 
 
@@ -254,7 +253,7 @@ def stock(name: str) -> Kernel:
 
 @functools.cache
 def source() -> Path:
-    """The directory with SOURCE_FILES of the kernel's source, and its package."""
+    """Returns the directory with SOURCE_FILES and the kernel source's package."""
     return fetched(SOURCE)[1]
 
 
@@ -262,14 +261,14 @@ def source_version() -> str:
     return fetched(SOURCE)[0]["version"]
 
 
-# How to get each kernel that there is, by name.
+# Each kernel's name, and the function that gets it.
 PROVIDERS: dict[str, Callable[[str], Kernel]] = {name: stock for name in STOCK}
 
 
 @functools.cache
 def get(name: str) -> Kernel:
     if name not in PROVIDERS:
-        raise host.SetupError(f"there is no kernel {name}: choose of {', '.join(PROVIDERS)}")
+        raise host.SetupError(f"there is no kernel {name}: choose one of {', '.join(PROVIDERS)}")
     return PROVIDERS[name](name)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The Debian packages that the tests and tools need, and installing them.
+"""The Debian packages that the tests and tools need, and their installation.
 
-The only place that names them; run as a program, it installs the missing.
+As a program: installs the missing ones.
 """
 import os
 import subprocess
@@ -14,7 +14,7 @@ from harness import host
 DEMO = (
     # guests
     "qemu-system-x86", "busybox-static", "kmod",
-    # modules; what a kernel's own tools need beside this, kernels.py finds
+    # modules; kernels.py finds what a kernel's own tools need beside this
     "make", "gcc", "libc6-dev",
     # programs for the guests
     "linux-libc-dev",
@@ -22,7 +22,7 @@ DEMO = (
     "xz-utils", "tar",
 )
 NEEDED = DEMO + (
-    # UEFI guests, and the ACPI tables of some
+    # UEFI guests, and ACPI tables
     "ovmf", "acpica-tools",
     # programs for the guests, 32-bit ones too
     "gcc-multilib", "libsystemd-dev", "libjson-c-dev", "libgcrypt20-dev",
@@ -49,15 +49,15 @@ def as_root(argv: list[str], doing: str) -> str:
     sudo = ["sudo"] if sys.stdin.isatty() else ["sudo", "-n"]
     try:
         return host.run([*sudo, *environment, *argv], doing)
-    except host.SetupError as trouble:
-        if "not installed" not in str(trouble) and "password" not in str(trouble):
+    except host.SetupError as error:
+        if "not installed" not in str(error) and "password" not in str(error):
             raise
         raise host.SetupError(f"{doing} needs root: run `{' '.join(argv)}` as root, "
-                           "then this again") from None
+                              "then repeat this command") from None
 
 
 def lists_age() -> float:
-    """Seconds since apt's package lists were fetched; infinite: never."""
+    """Returns the age of apt's package lists in seconds; infinite without lists."""
     found = [entry.stat().st_mtime for entry in (LISTS, LISTS / "partial") if entry.exists()]
     if not any(LISTS.glob("*_Packages*")):
         return float("inf")
@@ -78,13 +78,13 @@ def ensure_lists() -> None:
 
 
 def install(packages: tuple[str, ...] = NEEDED) -> None:
-    """Installs what is missing of the given packages."""
+    """Installs the missing ones of the given packages."""
     missing = [name for name in packages if name not in installed(packages)]
     if not missing:
         return
     if not Path("/usr/bin/apt-get").exists():
-        raise host.SetupError("this is not a Debian: install what provides "
-                           f"{', '.join(missing)} by hand")
+        raise host.SetupError("this is not Debian: install the equivalents of "
+                              f"{', '.join(missing)} by hand")
     with host.locked("apt"):
         if lists_age() > DAY:
             refresh_lists()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A client of QEMU's machine protocol: commands, and waiting for events."""
+"""A client of the QEMU Machine Protocol (QMP): commands and events."""
 import json
 import socket
 import time
 
 
 class QmpError(Exception):
-    """QEMU refused a command, said nothing in time, or is gone."""
+    """QEMU refused a command, did not answer in time, or is gone."""
 
 
 class Qmp:
@@ -23,7 +23,7 @@ class Qmp:
             try:
                 data = self.connection.recv(65536)
             except TimeoutError:
-                raise QmpError("QEMU said nothing in time") from None
+                raise QmpError("QEMU did not answer in time") from None
             except OSError as error:
                 raise QmpError(f"QEMU is gone ({error.strerror})") from None
             if not data:
@@ -33,7 +33,7 @@ class Qmp:
         return json.loads(line)
 
     def command(self, name: str, seconds: float = 60, **arguments) -> dict:
-        """Runs a command and returns its answer; events meanwhile are kept."""
+        """Runs a command and returns its answer; keeps events that come meanwhile."""
         message = {"execute": name, "arguments": arguments}
         try:
             self.connection.sendall(json.dumps(message).encode())
@@ -50,7 +50,7 @@ class Qmp:
                 return answer["return"]
 
     def wait_event(self, name: str, seconds: float, **data) -> dict:
-        """Waits for an event with that data; one that came before counts."""
+        """Waits for an event with that data; an earlier, unread event counts."""
         deadline = time.monotonic() + seconds
         while True:
             while self.events:

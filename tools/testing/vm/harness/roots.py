@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Other Debian releases to build in: their compilers, on their C library.
+"""Roots of other Debian releases, to build with their compilers and C library.
 
-A root holds nothing but what a build needs, and is never written to. What is
-built is where it is on this machine: the checkout, the cache and /tmp are there
-under the same names.
+A root holds only what a build needs, and stays unchanged. The checkout, the cache and
+/tmp have the same paths inside.
 """
 import hashlib
 import os
@@ -14,7 +13,7 @@ from harness import host, packages
 from harness.archive import Archive
 
 TOOLS = ("make", "gcc", "libc6-dev", "kmod", "sparse")
-# A fresh root directory, as a build must leave the one in the cache alone.
+# Enters a root through a fresh root directory, so that the cached one stays unchanged.
 ENTER = r"""
 set -e
 root=$1 new=$1/mnt
@@ -38,7 +37,7 @@ exec chroot "$new" "$@"
 
 
 def get(release: str, wanted: tuple[str, ...]) -> Path:
-    """A root of that release with TOOLS, and those packages."""
+    """Returns a root of that release with TOOLS and the wanted packages."""
     include = ",".join(sorted({*TOOLS, *wanted}))
     key = hashlib.sha256(include.encode()).hexdigest()[:16]
     root = host.CACHE / f"root-{release}_{key}"
@@ -66,7 +65,7 @@ def get(release: str, wanted: tuple[str, ...]) -> Path:
 
 
 def inside(root: Path | None) -> list[str | Path]:
-    """What to put before a command for it to run in the root; None: here."""
+    """Returns the command prefix that enters a root; None stands for this machine."""
     if not root:
         return []
     own = ["--map-root-user"] if os.geteuid() else []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What in a kernel's log means that something went wrong."""
+"""Finds the lines of a kernel's log that report a bug or a failure."""
 import re
 
-TROUBLE = re.compile("|".join((
+FINDING = re.compile("|".join((
     r"\bBUG\b", r"WARNING: ", r"\bOops\b", r"Call Trace", r"Kernel panic",
     r"general protection fault", r"[Uu]nable to handle", r"divide error",
     r"KASAN", r"KCSAN", r"KFENCE", r"KMSAN", r"UBSAN",
@@ -16,7 +16,7 @@ TROUBLE = re.compile("|".join((
     r"nobody cared", r"Unbalanced", r"\bcut here\b",
     r"Initramfs unpacking failed",
 )))
-# Lines that every start of a healthy guest prints.
+# A healthy guest's boot prints these lines.
 HARMLESS = re.compile("|".join((
     r"Command line:", r"Spectre V2 : WARNING: ", r"kmemleak: Kernel memory leak detector initialized",
     r"kmemleak: Automatic memory scanning", r"lockdep: .*(initialized|MAX_|memory used)",
@@ -26,11 +26,11 @@ HARMLESS = re.compile("|".join((
 )))
 
 
-# KCSAN finds races all over the kernel, from the first milliseconds on; those
-# that have none of these modules in either stack are not ours.
+# KCSAN reports races all over the kernel. A race concerns this project only if one of
+# its modules is in either stack.
 RACE = re.compile(r"BUG: KCSAN: .*?={60}", re.S)
-# Whoever queues work that is running meets this one, between a flag of the work
-# that is set atomically and others that the workqueue's own code reads plainly.
+# Queueing a running work item races inside the workqueue code: one side sets a flag
+# atomically, the other reads the flags plainly.
 WORKQUEUES = re.compile(r"data-race in (process_one_work|move_linked_works) / queue_work_on")
 OURS = re.compile(r"\[(sysgenid|vm_generation_id|inject_bugs)\]")
 
@@ -39,9 +39,9 @@ def is_ours(race: str) -> bool:
     return bool(OURS.search(race)) and not WORKQUEUES.search(race)
 
 
-def troubles(log: str, expected: list[str]) -> list[str]:
-    """The log's lines that tell of trouble, other than the expected ones."""
+def findings(log: str, expected: list[str]) -> list[str]:
+    """Returns the log's lines that report a problem, except the expected ones."""
     log = RACE.sub(lambda race: race[0] if is_ours(race[0]) else "", log)
     return [line for line in log.splitlines()
-            if TROUBLE.search(line) and not HARMLESS.search(line)
+            if FINDING.search(line) and not HARMLESS.search(line)
             and not any(re.search(pattern, line) for pattern in expected)]

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Looks at the generation after a restore, and how many of them were stale."""
+"""Counts the stale looks at the generation after a restore."""
 from collections.abc import Iterator
 
 from harness.channel import Program
 from harness.guest import Guest
 
 RESTORES = 20
-# Where one that is stale shows the bug more often than not; and with a kernel that
-# is slow, as it has other bugs to find.
+# For tests where a bug shows in most restores, and for slow kernels, which look for
+# other bugs.
 FEWER_RESTORES = 5
 
 
@@ -18,7 +18,7 @@ def restores(guest: Guest) -> range:
 
 def stale_looks(guest: Guest, watcher: Program,
                 times: range | None = None) -> Iterator[tuple[int, int]]:
-    """Restores the guest again and again: how often, and for how many µs, was it stale?"""
+    """Restores the guest repeatedly; yields each clone's stale looks and their µs."""
     watcher.wait_for("^watching")
     with guest.snapshot() as snap:
         for _ in times or restores(guest):

@@ -4,7 +4,7 @@ import re
 
 
 def failures(output: str) -> list[str]:
-    """What is wrong with a program's TAP output, a line each."""
+    """Returns the failures in a program's TAP output, one line each."""
     wrong = re.findall(r"^# .*(?::\d+:|terminated).*$|^not ok .*$", output, re.M)
     plan = re.search(r"^1\.\.(\d+)$", output, re.M)
     if not plan:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Guests with sysgenid(8) and its overseer: a bare one, and one with systemd."""
+"""Images with sysgenid(8) and sysgenidd(8): a bare one, and one with systemd."""
 import hashlib
 import re
 import shutil
@@ -39,7 +39,7 @@ FILES = {
 
 
 def make_image(kernel: Kernel) -> Path:
-    """The default image of that kernel's guests, and our programs."""
+    """Writes the kernel's default image with sysgenid(8) and sysgenidd(8)."""
     image = build.directory(kernel) / "userspace.cpio"
     with host.locked("userspace", host.BUILD):
         host.run(MAKE, "building sysgenid(8) and sysgenidd(8)")
@@ -52,7 +52,7 @@ def make_image(kernel: Kernel) -> Path:
 
 
 def make_base() -> Path:
-    """That Debian as an archive, without anything of ours."""
+    """Returns a tar archive of a Debian with systemd, without our programs."""
     name = hashlib.sha256(" ".join(INCLUDED).encode()).hexdigest()[:16]
     tar = host.CACHE / f"systemd_{name}" / "root.tar"
     with host.locked("systemd"):
@@ -70,7 +70,7 @@ def make_base() -> Path:
 
 
 def add_archive(image: Image, archive: Path) -> None:
-    """Adds what the archive has, but for what LEFT_OUT says."""
+    """Adds the archive's members, except those that match LEFT_OUT."""
     with tarfile.open(archive) as tar:
         for member in tar:
             name = member.name.removeprefix("./")
@@ -88,11 +88,10 @@ def add_archive(image: Image, archive: Path) -> None:
 
 def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = (),
                        files: dict[str, str] | None = None) -> Path:
-    """A Debian with systemd, and all that `make install-userspace` installs.
+    """Writes a Debian with systemd, after `make install-userspace`, into an image.
 
-    The modules are the kernel's own, by their paths below its directory, if
-    it has not built them in. With files of the caller's own, our modules are
-    installed too, so that udev loads them.
+    modules are paths of the kernel's own modules below its directory; built-in ones
+    are skipped. With files, our modules are installed too, so that udev loads them.
     """
     base = make_base()
     with host.locked("userspace", host.BUILD):
@@ -106,7 +105,7 @@ def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = (),
         for path in sorted(root.rglob("*")):
             if path.is_file():
                 name = str(path.relative_to(root))
-                # In Debian, /lib is a link.
+                # In Debian, /lib is a symbolic link to usr/lib.
                 image.file(f"usr/{name}" if name.startswith("lib/") else name, path)
         if files:
             shutil.rmtree(root)

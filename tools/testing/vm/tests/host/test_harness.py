@@ -42,7 +42,7 @@ TROUBLES = (
 
 @pytest.mark.parametrize("line", TROUBLES)
 def test_scan_finds(line):
-    assert scan.troubles(f"[    1.0] fine\n[    2.0] {line}\n", []) == [f"[    2.0] {line}"]
+    assert scan.findings(f"[    1.0] fine\n[    2.0] {line}\n", []) == [f"[    2.0] {line}"]
 
 
 def write_log(guest: Guest, text: str) -> None:

@@ -110,7 +110,7 @@ def test_lintian_finds_no_fault_with_the_packages(kernel):
     packages.install(debian.FOR_PACKAGES)
     release = debian.release_for(kernel)
     debian.make_packages(release)
-    debian.judge_packages(release)
+    debian.lint_packages(release)
 
 
 def test_an_upgrade_keeps_what_was_changed_and_a_purge_nothing_but_own_hooks(chroot, kernel):
