@@ -348,8 +348,8 @@ class Guest:
                 log.write(last)
         found = scan.findings(self.log(), self.expected)
         if found:
-            raise AssertionError(f"{self.name}: trouble in the kernel's log, first of "
-                                 f"{len(found)}: {found[0]}\n{self.log_end()}")
+            raise AssertionError(f"{self.name}: {len(found)} findings in the kernel's log, "
+                                 f"the first: {found[0]}\n{self.log_end()}")
 
     def __enter__(self) -> "Guest":
         return self

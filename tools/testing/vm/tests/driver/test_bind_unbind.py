@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The driver beside the kernel's own, away and back, and through suspend: no event is lost."""
+"""No event is lost beside the kernel's own driver, across a reload, or a suspend."""
 import pytest
 from harness.acpi_events import events, interrupt, load_modules, mask_events, settled_generation
 from harness.guest import BACKEND, Guest
@@ -7,19 +7,19 @@ from harness.guest import BACKEND, Guest
 pytestmark = pytest.mark.every_kernel
 
 OURS = "/sys/bus/platform/drivers/vm_generation_id"
-# The kernel's own driver, and the device that it is bound to.
+# The kernel's own driver, and its device.
 OWN = "$(echo /sys/bus/*/drivers/vmgenid)"
 DEVICE = "$(basename $(echo /sys/bus/acpi/devices/QEMUVGID:*))"
 
 
-def loads(kernel) -> str:
-    """What the driver says, all of it, when it is bound."""
+def bind_message(kernel) -> str:
+    """Returns the end of the only line that the driver logs when it binds."""
     beside = ", beside the kernel's own driver" if kernel.setting("VMGENID") == "y" else ""
     return f"drives the generation counter{beside}"
 
 
 def count_restores(guest: Guest, *states: str) -> None:
-    """Brings the guest into each state, and restores it there with a new GUID."""
+    """Runs each command, then restores the guest with a new GUID; each restore counts."""
     for number, state in enumerate(states, start=1):
         guest.run(state)
         with guest.snapshot() as snap:
@@ -29,24 +29,25 @@ def count_restores(guest: Guest, *states: str) -> None:
 
 
 @pytest.mark.short
-def test_loading_says_one_line(guest, kernel):
+def test_bind_logs_one_line(guest, kernel):
     load_modules(guest)
     said = guest.run("dmesg | grep vm_generation_id").splitlines()
     if kernel.setting("PREEMPT_RT"):
         assert "not supported with PREEMPT_RT" in said.pop(0)
     assert len(said) == 1
-    assert said[0].endswith(loads(kernel))
+    assert said[0].endswith(bind_message(kernel))
 
 
-# Not with 6.12: once unbound, its own driver oopses at the next event, ours or no ours.
+# On 6.12, the kernel's own driver oopses at the next event after an unbind, even without
+# this project's modules.
 @pytest.mark.kernels("6.1")
-def test_own_driver_of_the_kernel_may_come_and_go(guest):
+def test_kernel_driver_may_rebind(guest):
     load_modules(guest)
     count_restores(guest, f"echo {DEVICE} > {OWN}/unbind", f"echo {DEVICE} > {OWN}/bind")
 
 
 @pytest.mark.kernels("6.1")
-def test_own_driver_of_the_kernel_may_come_second(guest):
+def test_kernel_driver_may_bind_second(guest):
     guest.run(f"echo {DEVICE} > {OWN}/unbind")
     load_modules(guest)
     count_restores(guest, "true", f"echo {DEVICE} > {OWN}/bind")
@@ -59,7 +60,7 @@ def test_own_driver_of_the_kernel_may_come_second(guest):
 ], ids=["unloaded", "unbound"])
 class TestAway:
     @pytest.mark.short
-    def test_event_meanwhile_is_caught_when_it_comes_back(self, guest, leave, come):
+    def test_return_detects_missed_event(self, guest, leave, come):
         load_modules(guest)
         guest.run(leave)
         with guest.snapshot() as snap, snap.restore() as clone:
@@ -69,11 +70,11 @@ class TestAway:
             clone.run(f"{leave}; {come}")
             assert clone.generation() == 1
 
-    def test_event_in_the_middle_of_coming_and_going_counts_once(self, guest, leave, come):
+    def test_event_during_reload_counts_once(self, guest, leave, come):
         load_modules(guest)
         loop = guest.start(f"until [ -e /run/end ]; do {leave}; {come}; echo again; done")
         for _ in range(10):
-            # What is restored twice without having run has seen one event.
+            # A clone that is snapshotted before it ran sees two restores as one event.
             loop.wait_for("(again\n.*){%d}" % (loop.output.count("again") + 2))
             with guest.snapshot() as snap:
                 guest = snap.restore()
@@ -84,7 +85,7 @@ class TestAway:
 
 
 def suspend(guest: Guest) -> None:
-    """To RAM, and back by the host's command."""
+    """Suspends the guest to RAM, and has the host wake it up."""
     if guest.options.kernel.architecture == "arm64":
         pytest.skip("QEMU's arm64 machine cannot suspend")
     asleep = guest.start("echo mem > /sys/power/state")
@@ -93,7 +94,7 @@ def suspend(guest: Guest) -> None:
     assert asleep.wait(30 * guest.patience) == 0
 
 
-def test_resume_notices_what_nothing_else_did(guest):
+def test_resume_detects_new_guid(guest):
     load_modules(guest)
     watcher = guest.start("wait_generation map")
     watcher.wait_for("^watching 0$")
@@ -105,7 +106,7 @@ def test_resume_notices_what_nothing_else_did(guest):
         assert events(clone) == 0
 
 
-def test_suspend_is_no_event_and_hides_none(two_cpus):
+def test_suspend_neither_adds_nor_hides_event(two_cpus):
     load_modules(two_cpus)
     suspend(two_cpus)
     assert two_cpus.generation() == 0
@@ -113,7 +114,7 @@ def test_suspend_is_no_event_and_hides_none(two_cpus):
         assert settled_generation(clone) == 1
 
 
-def test_processor_that_took_the_interrupt_may_go(two_cpus):
+def test_interrupted_cpu_may_go_offline(two_cpus):
     load_modules(two_cpus)
     two_cpus.run(f"echo 1 > /proc/irq/{interrupt(two_cpus)}/smp_affinity_list")
     with two_cpus.snapshot() as snap, snap.restore(snap.options.guid) as guest:

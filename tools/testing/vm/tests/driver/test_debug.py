@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What only a kernel made for finding mistakes can do: fail when told to.
+"""Failures that only the debug kernel can inject.
 
-Whatever the kernel reports meanwhile, leaks among it, fails these as it
-fails any test with a guest.
+As in any test with a guest, a report of the kernel, such as a leak, fails the test.
 """
 import re
 
@@ -15,7 +14,7 @@ from harness.stale import FEWER_RESTORES, stale_looks
 pytestmark = pytest.mark.kernels("6.12-debug")
 SYSFS = "/sys/class/misc/sysgenid"
 DRIVER = f"/sys/bus/platform/drivers/{BACKEND}"
-# Every kind of allocation may fail, silently, and where told to by fail-nth.
+# Every kind of allocation may fail, without a message, when fail-nth selects it.
 READY_TO_FAIL = """
 cd /sys/kernel/debug
 for kind in failslab fail_page_alloc; do
@@ -25,7 +24,7 @@ done
 echo on > /proc/sys/kernel/printk_devkmsg
 echo N > fail_page_alloc/ignore-gfp-highmem
 echo 0 > fail_page_alloc/min-order"""
-# Only allocations that are made within these addresses, or not within them.
+# Limits failures to callers within these addresses (require), or outside (reject).
 ONLY = """
 for kind in failslab fail_page_alloc; do
     echo {start:#x} > /sys/kernel/debug/$kind/{which}-start
@@ -35,28 +34,28 @@ done"""
 
 @pytest.fixture
 def failing(guest) -> Guest:
-    """A guest where allocations can be made to fail."""
+    """A guest whose allocations can be made to fail."""
     guest.run(READY_TO_FAIL)
     return guest
 
 
 def addresses(guest: Guest, function: str) -> list[int]:
-    """Where it begins, and where the next one does."""
+    """Returns the address of a function, and of the next one."""
     lines = guest.run(f"grep -A1 ' {function}$' /proc/kallsyms").splitlines()
     return [int(line.split()[0], 16) for line in lines[:2]]
 
 
 def only(guest: Guest, which: str, function: str) -> None:
-    """Limits what fails to a function and all that it calls, or to the rest."""
+    """Limits failures to a function and its callees (require), or to the rest (reject)."""
     start, end = addresses(guest, function)
     guest.run(ONLY.format(which=which, start=start, end=end))
 
 
 def fail_each(guest: Guest, call: str, at_least: int, reason: str = "", error: str = "") -> None:
-    """Each allocation of a call fails once; there are that many or more.
+    """Has each allocation of a call fail once, and checks that there are enough of them.
 
-    The call has to work or to end with ENOMEM. Where the kernel's core does not
-    tell why it failed, it may end with another error, after that line in the log.
+    The call has to succeed or to fail with ENOMEM. It may fail with another error if a
+    line in the log matches reason: there, the kernel's core hides the cause.
     """
     before = len(guest.log())
     allocations, refusals = map(int, re.match(
@@ -68,7 +67,7 @@ def fail_each(guest: Guest, call: str, at_least: int, reason: str = "", error: s
         assert refused == "ENOMEM" or (refused == error and re.search(reason, log)), log
 
 
-# The device's calls, and how many allocations each makes at the least.
+# The device's calls, and the least number of allocations of each.
 CALLS = {
     "open": 2, "read": 0, "poll": 0, "epoll": 2, "ioctl": 0,
     f"show {SYSFS}/generation": 2, f"show {SYSFS}/outdated": 2,
@@ -77,23 +76,23 @@ CALLS = {
 }
 
 
-def test_failing_allocation_is_enomem_and_the_next_try_works(failing):
+def test_failed_allocation_is_enomem_and_retry_works(failing):
     failing.load_modules()
     for call, at_least in CALLS.items():
         fail_each(failing, call, at_least)
 
 
-def test_failing_page_table_is_made_by_the_next_fault(failing):
+def test_next_fault_makes_failed_page_table(failing):
     failing.load_modules()
-    failing.expect("VM_FAULT_OOM leaked out")   # it means: to be tried again
+    failing.expect("VM_FAULT_OOM leaked out")   # the kernel retries such a fault
     fail_each(failing, "map", 6)
 
 
 @pytest.fixture
 def unbound(failing) -> Guest:
-    """The driver is there, and has no device; /run/device has its name.
+    """A guest whose driver is unbound from its device, which /run/device names.
 
-    ACPI's interpreter is left out: it does not survive failures itself.
+    Allocations of ACPI's interpreter do not fail, as it does not survive that.
     """
     failing.load_modules()
     failing.run(f"cd {DRIVER}; ls -d *:* > /run/device; cat /run/device > unbind")
@@ -111,28 +110,28 @@ def binds(guest: Guest) -> None:
 BIND = "bind $(cat /run/device)"
 
 
-def test_failing_allocation_at_probe_leaves_nothing_behind(unbound):
+def test_failed_probe_leaks_nothing(unbound):
     fail_each(unbound, BIND, 10, "mapping ADDR", "ENXIO")
     binds(unbound)
 
 
-def test_failing_allocation_when_the_counter_is_loaded_leaves_nothing_behind(failing):
-    """But for the names of caches: where those can't be shown, the kernel leaks them."""
+def test_failed_sysgenid_load_leaks_nothing(failing):
+    """Allocations of sysfs_slab_add() do not fail, as the kernel leaks names there."""
     only(failing, "require", "do_one_initcall")
     only(failing, "reject", "sysfs_slab_add")
-    failing.expect("Call Trace")    # the kernel shows who could not have a cache
+    failing.expect("Call Trace")    # a failed kmem_cache_create() dumps the stack
     fail_each(failing, "load /modules/sysgenid.ko", 10)
     failing.load_modules()
 
 
 NO_LINKS = "failed to create module links"
-# A device that could not have a name; nothing since the try before, which went well.
+# The kernel logs nothing after the previous, successful try if naming a device fails.
 NOTHING_SAID = r"drives the generation counter.*\n.*\Z"
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
-def test_failing_allocation_when_the_driver_is_loaded_leaves_nothing_behind(failing, taken):
-    """Where another driver has the device, ours makes one of its own."""
+def test_failed_vmgenid_load_leaks_nothing(failing, taken):
+    """Covers a free device, and one that another driver has taken."""
     failing.run("insmod /modules/sysgenid.ko")
     if taken:
         failing.run("insmod /modules/take_device.ko")
@@ -145,21 +144,21 @@ def test_failing_allocation_when_the_driver_is_loaded_leaves_nothing_behind(fail
     failing.unload_modules()
 
 
-# Every so many-th allocation fails, until so many have.
+# Every nth allocation fails, up to a number of times.
 NO_MEMORY = """
 cd /sys/kernel/debug/failslab
 echo {every} > interval; echo {times} > times; echo 100 > probability"""
 BUMPS = 10
 
 
-def test_events_that_memory_was_short_for_are_sent_later_and_in_order(failing):
+def test_uevents_survive_memory_shortage_in_order(failing):
     failing.run("insmod /modules/sysgenid.ko; insmod /modules/fake_backend.ko")
     listener = failing.start("uevent sh -c 'env | grep SYSGENID_'")
     failing.run("until grep -q ' 15 *[0-9]* *00000001 ' /proc/net/netlink; do :; done")
     only(failing, "require", "kobject_uevent_env")
-    only(failing, "reject", "netlink_broadcast_filtered")   # that would be the listener's loss
+    only(failing, "reject", "netlink_broadcast_filtered")   # else the listener loses events
     sent = 0
-    # All of them; and then, as an event takes four, each of those in turn.
+    # All allocations fail first. Then each of the four of an event fails in turn.
     for every, times in ((1, 5), (5, 3), (6, 3), (7, 3), (8, 3)):
         failing.run(NO_MEMORY.format(every=every, times=times))
         failing.run("cd /sys/kernel/debug/fake_backend; "
@@ -171,10 +170,10 @@ def test_events_that_memory_was_short_for_are_sent_later_and_in_order(failing):
                                        for number in range(1, sent + 1)]
 
 
-# What this kernel has not got, and a module can stand in for.
+# Test modules stand in for hardware that this kernel does not have.
 
 PLAIN = (f"/modules/plain_device.ko address={acpi_tables.WRITABLE_ADDRESS:#x}", "size=16")
-# The console's: it is not shared.
+# The console's interrupt, which is not shared.
 TAKEN = 4
 
 
@@ -186,7 +185,7 @@ def without_acpi(boot) -> Guest:
     return guest
 
 
-def test_device_without_acpi_is_bound(without_acpi):
+def test_device_without_acpi_binds(without_acpi):
     guest = without_acpi
     guest.run(f"insmod {' '.join(PLAIN)} irq={interrupt(guest)}")
     assert guest.run(f"cat {SYSFS}/source") == "vmgenid\n"
@@ -202,14 +201,14 @@ def test_device_without_acpi_is_bound(without_acpi):
     (PLAIN[:1], "reg is missing"), ((*PLAIN[:1], "size=15"), "is too small for a GUID"),
     (PLAIN, "IRQ index 0 not found"),
     ((*PLAIN, f"irq={TAKEN}"), f"requesting shared interrupt {TAKEN} failed")))
-def test_device_without_acpi_that_is_no_good_is_refused(without_acpi, device, says):
+def test_bad_device_without_acpi_is_refused(without_acpi, device, says):
     without_acpi.run(f"insmod {' '.join(device)}")
     assert says in without_acpi.log()
     assert without_acpi.run(f"cat {SYSFS}/source") == "none\n"
 
 
-def test_mapped_page_is_never_stale_without_the_interrupt_of_acpi(guest):
-    """The thread of its handler has its hard interrupt traced."""
+def test_mapped_page_is_never_stale_without_sci(guest):
+    """The driver traces the hard interrupt of the event device's threaded handler."""
     guest.run("insmod /modules/change_fadt.ko reduced=1")
     load_modules(guest)
     switch_looks_off(guest)
@@ -217,20 +216,20 @@ def test_mapped_page_is_never_stale_without_the_interrupt_of_acpi(guest):
     assert set(stale_looks(guest, watcher, range(FEWER_RESTORES))) == {(0, 0)}
 
 
-def test_without_any_interrupt_one_line_says_so(guest):
+def test_missing_interrupt_is_logged_once(guest):
     guest.run("insmod /modules/change_fadt.ko reduced=1; echo 0 > /proc/sys/kernel/ftrace_enabled")
     guest.load_modules()
     assert guest.log().count("new generations are some milliseconds late") == 1
 
 
-def test_interrupt_of_acpi_that_is_none_is_refused(guest):
+def test_invalid_sci_is_refused(guest):
     guest.run("insmod /modules/change_fadt.ko sci=999")
     guest.load_modules()
     assert "mapping the SCI to an interrupt failed" in guest.log()
     assert guest.run(f"cat {SYSFS}/source") == "none\n"
 
 
-def test_driver_stays_when_ftrace_has_stopped_and_leaves_its_calls(guest):
+def test_stopped_ftrace_pins_driver(guest):
     load_modules(guest)
     guest.run(f"insmod /modules/stop_ftrace.ko ftrace_kill={addresses(guest, 'ftrace_kill')[0]}")
     guest.run(f"cd {DRIVER}; ls -d *:* > /run/device; cat /run/device > unbind; sleep 0.1")
@@ -241,7 +240,7 @@ def test_driver_stays_when_ftrace_has_stopped_and_leaves_its_calls(guest):
         assert clone.generation() == 1
 
 
-def test_draw_while_the_driver_reseeds_does_not_wait_for_it(guest):
+def test_draw_during_reseed_does_not_wait(guest):
     load_modules(guest)
     guest.run("insmod /modules/draw_in_reseed.ko")
     with guest.snapshot() as snap, snap.restore() as clone:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Random numbers that were drawn after the restore, on every CPU, in clones of one snapshot.
+"""Random numbers drawn after the restore, on every CPU, in clones of one snapshot.
 
-Nothing but the GUID can make these clones' numbers differ: no instruction gives any.
-Where a test masks the event, only the driver's looks can notice the new GUID: it is as
-if the CPU that takes the interrupt were not scheduled at all.
+Only the GUID can make these clones' numbers differ, as the guests have neither RDRAND
+nor RDSEED. With the event masked, only the driver's looks can detect the new GUID. That
+is the case of a host that does not schedule the interrupted CPU.
 """
 import re
 from collections import Counter
@@ -17,20 +17,20 @@ from harness.guest import BACKEND, Guest, Snapshot, new_guid
 from test_random import PREDICTABLE
 
 LOOKS = f"/sys/module/{BACKEND}/parameters/looks"
-# As draw_everywhere counts them.
+# The order of draw_everywhere.
 INTERFACES = ("getrandom()", "/dev/urandom", "uuid", "get_random_bytes()", "in an interrupt")
-# A tick that finds the GUID changed may leave it to the driver's timer, 20 µs later:
-# the mapped counter may be stale when one tick is over, and not when two are.
+# A tick that detects a new GUID may leave it to the driver's timer, 20 µs later. The
+# mapped counter may therefore be stale after one tick, but not after two.
 MOST_TICKS = 1
 RESTORES = 20
 LONG = pytest.mark.long
-# Those that are known to have kprobes, by which ticks are counted.
+# draw_kernel.ko counts ticks with a kprobe, which every stock kernel has.
 COUNTS_TICKS = pytest.mark.kernels(*kernels.STOCK)
 EVENTS = pytest.mark.parametrize("event", ["event", "masked"])
 
 
 def start(guest: Guest, command: str, event: str, looks: str = "on") -> Program | None:
-    """Starts a program that draws, with the driver's looks on or off; None: it can't."""
+    """Starts a program that draws, with looks on or off; None without support for it."""
     load_modules(guest)
     if "PREEMPT_RT" in guest.run("uname -v"):
         assert guest.run(f"cat {LOOKS}") == "unavailable\n"
@@ -45,14 +45,14 @@ def start(guest: Guest, command: str, event: str, looks: str = "on") -> Program 
 
 
 def guids(times: int) -> Iterator[str]:
-    """New GUIDs, with which each interface in turn draws the first numbers of a clone."""
+    """Yields GUIDs whose last byte has each interface in turn draw first in a clone."""
     for _ in range(times):
         for interface in range(len(INTERFACES)):
             yield f"{new_guid()[:-2]}{interface:02x}"
 
 
 def outputs(snap: Snapshot, program: Program, new: Iterable[str]) -> Iterator[str]:
-    """What the program prints in clones with these GUIDs, two of which run at a time."""
+    """Yields the program's output in clones with these GUIDs, two clones at a time."""
     new = list(new)
     for pair in zip(new[::2], new[1::2]):
         with snap.restore_all(*pair) as clones:
@@ -63,7 +63,7 @@ def outputs(snap: Snapshot, program: Program, new: Iterable[str]) -> Iterator[st
 
 
 def repeated(clones: Iterable[list[tuple[str, str]]]) -> Counter:
-    """Of each clone's draws, by a key, how many were another clone's too."""
+    """Counts, by key, the draws that occur in more than one clone."""
     clones = list(clones)
     owners = Counter(value for clone in clones for value in {value for _, value in clone})
     return Counter(key for clone in clones for key, value in clone if owners[value] > 1)
@@ -79,8 +79,8 @@ def draws(output: str, pattern: str = r"^cpu (\d+) (\w{32})$") -> list[tuple[str
     (4, "event", 2), (2, "masked", 2),
     *(pytest.param(cpus, event, RESTORES, marks=LONG)
       for cpus in (2, 4) for event in ("event", "masked"))])
-def test_draw_after_the_restore_is_no_other_clones(boot, cpus, event, times):
-    """By every interface, on every CPU, whatever takes the interrupt and when."""
+def test_draws_after_restore_never_repeat(boot, cpus, event, times):
+    """Covers every interface on every CPU, with and without the interrupt."""
     guest = boot(smp=cpus, **PREDICTABLE)
     program = start(guest, "draw_everywhere", event)
     with guest.snapshot() as snap:
@@ -89,8 +89,8 @@ def test_draw_after_the_restore_is_no_other_clones(boot, cpus, event, times):
     assert not repeated(made)
 
 
-def test_draw_before_any_tick_or_interrupt_is_no_other_clones(boot):
-    """An instruction is a nanosecond here: these draws are over long before the next tick."""
+def test_draws_before_first_tick_never_repeat(boot):
+    """With icount, a nanosecond is an instruction: all draws end before the next tick."""
     guest = boot(icount=True, **PREDICTABLE)
     program = start(guest, "draw_everywhere", "masked")
     with guest.snapshot() as snap:
@@ -99,8 +99,11 @@ def test_draw_before_any_tick_or_interrupt_is_no_other_clones(boot):
 
 
 @pytest.mark.parametrize("cpus", [2, 4])
-def test_without_looks_and_event_every_cpu_repeats_draws(boot, cpus):
-    """The tests above can see it. The kernel's own reseed, every 5 s, can make some differ."""
+def test_every_cpu_repeats_draws_without_looks_and_event(boot, cpus):
+    """Proves that the tests above detect repeated draws.
+
+    The kernel's own reseed, every 5 s, can make some draws differ.
+    """
     guest = boot(smp=cpus, **PREDICTABLE)
     program = start(guest, "draw_everywhere", "masked", "off")
     with guest.snapshot() as snap:
@@ -108,8 +111,8 @@ def test_without_looks_and_event_every_cpu_repeats_draws(boot, cpus):
     assert set(repeated(made)) == {cpu for clone in made for cpu, _ in clone}
 
 
-def test_without_looks_how_many_draws_are_repeated(boot, record_property):
-    """As long as the other CPU has not taken the interrupt."""
+def test_report_repeated_draws_without_looks(boot, record_property):
+    """Draws repeat until the other CPU has taken the interrupt."""
     guest = boot(smp=2, **PREDICTABLE)
     program = start(guest, "draw_everywhere", "event", "off")
     with guest.snapshot() as snap:
@@ -119,19 +122,19 @@ def test_without_looks_how_many_draws_are_repeated(boot, record_property):
 
 
 def stale_ticks(output: str) -> list[float]:
-    """On each CPU, the ticks before the last stale look at the mapped counter; -1: no look."""
+    """Returns each CPU's number of ticks before its last stale look; -1: no stale look."""
     return [float(said.split()[0].replace("for", "inf"))
             for said in re.findall(r"^cpu \d+ stale (.*)$", output, re.M)]
 
 
 def shown(ticks: list[float]) -> str:
-    names = {-1: "never", 0: "before the first tick", 1: "after one tick", float("inf"): "for good"}
+    names = {-1: "never", 0: "before the first tick", 1: "after one tick", float("inf"): "forever"}
     return ", ".join(f"{names.get(number, f'after {number:.0f} ticks')}: {times}"
                      for number, times in sorted(Counter(ticks).items()))
 
 
 def batched(boot, numbers: str, event: str, times: int, looks: str = "on"):
-    """The stale ticks, and the early and late draws that were repeated, of some clones."""
+    """Returns the stale ticks of some clones, and their repeated early and late draws."""
     guest = boot(smp=2, **PREDICTABLE)
     program = start(guest, f"draw_batched {numbers}", event, looks)
     if not program:
@@ -146,9 +149,9 @@ def batched(boot, numbers: str, event: str, times: int, looks: str = "on"):
 @EVENTS
 @pytest.mark.parametrize("numbers", ["u32", "vdso"])
 @pytest.mark.parametrize("times", [4, pytest.param(RESTORES, marks=LONG)])
-def test_what_is_not_looked_at_is_stale_for_one_tick_at_most(boot, numbers, event, times,
-                                                              record_property):
-    """The mapped counter, and numbers that the kernel or the vDSO had made before."""
+def test_unchecked_state_is_stale_for_one_tick_at_most(boot, numbers, event, times,
+                                                       record_property):
+    """Covers the mapped counter, and numbers that the kernel or the vDSO has batched."""
     ticks, repeats = batched(boot, numbers, event, times)
     record_property("counter stale", shown(ticks))
     record_property("draws repeated at once and later", f"{repeats['early']}, {repeats['late']}")
@@ -170,7 +173,7 @@ def test_generation_that_a_tick_finds_is_published_before_the_next_tick(boot, ke
 
 @COUNTS_TICKS
 @pytest.mark.parametrize("numbers", ["u32", "vdso"])
-def test_without_looks_and_event_all_of_that_is_stale_for_good(boot, numbers):
+def test_unchecked_state_stays_stale_without_looks_and_event(boot, numbers):
     ticks, repeats = batched(boot, numbers, "masked", 2, "off")
     assert set(ticks) == {float("inf")}, shown(ticks)
     assert repeats["early"] and repeats["late"]
@@ -178,7 +181,7 @@ def test_without_looks_and_event_all_of_that_is_stale_for_good(boot, numbers):
 
 @COUNTS_TICKS
 @pytest.mark.parametrize("numbers", ["u32", "vdso"])
-def test_without_looks_how_long_that_is_stale(boot, numbers, record_property):
+def test_report_stale_ticks_without_looks(boot, numbers, record_property):
     ticks, repeats = batched(boot, numbers, "event", 4, "off")
     record_property("with looks off: counter stale", shown(ticks))
     record_property("with looks off: draws repeated at once and later",

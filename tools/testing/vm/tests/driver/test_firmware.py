@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Firmware that describes the generation ID in a wrong or in another way.
+"""Firmware that describes the generation ID wrongly, or as another hypervisor does.
 
-One guest has all the devices below, each bound by itself and by hand: what is
-bad is refused with the right error and says why, what is good or only sloppy
-works. The other tests are about what the firmware then does.
+One guest has all the devices below, and binds them one at a time. A bad device is
+refused with the right error and its cause; a good or sloppy one works. Other tests
+cover the firmware's actions at run time.
 """
 import errno
 import os
@@ -17,7 +17,7 @@ from harness.acpi_events import switch_looks_off
 from harness.channel import Program
 from harness.guest import Guest
 
-# Kept free by the guest's kernel, as firmware would: one page and 16 bytes a device.
+# The guest's kernel reserves this memory: two pages per device.
 RESERVED = 0x6000000
 PAGES = 256
 APPEND = f"memmap={PAGES * 4}K${RESERVED:#x}"
@@ -28,10 +28,10 @@ GOOD_IDS = 'Name (_HID, "VMGENCTR")'
 
 @dataclass(frozen=True)
 class Variant:
-    """A device: its ASL, and the error that binding it gives, or BOUND.
+    """A device: its ASL, and the error of binding it, or BOUND.
 
-    In the text, LOW and HIGH are the halves of its GUID's address. says is in
-    the kernel's log then, None: not a word is.
+    LOW and HIGH in the ASL are the halves of the GUID's address. The kernel's log then
+    matches says; with None, it has no complaint.
     """
     name: str
     asl: str
@@ -39,7 +39,7 @@ class Variant:
     says: str | None = None
     ids: str = GOOD_IDS
     offset: int = 0     # of the GUID in its page
-    listed_as: str = ""     # in /proc/iomem, or the kernel can't know better
+    listed_as: str = ""     # only tested if /proc/iomem lists this, which the driver needs
 
 
 def name(value: str) -> str:
@@ -135,7 +135,7 @@ ADDRESSES = (
 )
 
 CID = 'Name (_CID, "VM_Gen_Counter")\nName (_DDN, "VM_Gen_Counter")\n'
-# The devices as these hypervisors describe them.
+# The descriptions of the device by known hypervisors.
 HYPERVISORS = (
     Variant("hyper_v", method("Name (LPKG, Package () { 0, 0 }) LPKG [0] = LOW\n"
                               "LPKG [1] = HIGH\nReturn (LPKG)"), BOUND,
@@ -154,7 +154,7 @@ HYPERVISORS = (
             ids='Name (_HID, "QEMUVGID")\n' + CID),
     Variant("vmgenctr", GOOD, BOUND, ids='Name (_HID, "VMGENCTR")\n' + CID),
     Variant("vmgenid", GOOD, BOUND, ids='Name (_HID, "VMGENID")'),
-    # Others, VMware's among them, promise no more than the compatible id.
+    # Other hypervisors, such as VMware, promise only the compatible id.
     Variant("compatible_id_only", GOOD, BOUND, ids='Name (_HID, "TEST0003")\n' + CID),
     Variant("compatible_id_second", GOOD, BOUND,
             ids='Name (_HID, "TEST0004")\nName (_CID, Package () { "TEST0005", "VM_Gen_Counter" })'),
@@ -164,9 +164,8 @@ HYPERVISORS = (
 VARIANTS = ADDRESSES + HYPERVISORS
 
 
-
 def address(index: int) -> int:
-    """Where a device's GUID is: each has two pages to itself."""
+    """Returns the address of a device's GUID; each device has two pages of its own."""
     return RESERVED + index * 2 * 4096 + VARIANTS[index].offset
 
 
@@ -186,12 +185,12 @@ def index_of(name: str) -> int:
     return [variant.name for variant in VARIANTS].index(name)
 
 
-# Notifies in one go, as the interpreter gives no loop more than 30 s; and how often
-# a stock kernel gets them. A slower one gets them once.
+# The interpreter limits a loop to 30 s, so a gust has this many notifications. A stock
+# kernel gets GUSTS of them, a slower one gets one.
 GUST = 1000
 GUSTS = 10
 THE_ONE = index_of("name")
-# What firmware does when a guest reads the attribute "sun" of such a device.
+# Firmware's action when a guest reads the attribute "sun" of such a device.
 ACTIONS = {
     "notify": f"Notify ({node(THE_ONE)}, 0x80)",
     "other_codes": f"""Local0 = 0x81
@@ -205,7 +204,7 @@ ACTIONS = {
             Local0++
         }}""",
 }
-# It writes the GUID at once: the other half is the same as before.
+# The ASL writes only the GUID's first half, in one access.
 ACTION = """
     Device (\\_SB.{node}) {{
         Name (_HID, "TEST1000")
@@ -224,13 +223,13 @@ def all_devices() -> str:
 
 
 class Firmware:
-    """A guest with all the devices, of which the driver takes none by itself."""
+    """A guest with all the devices; the driver binds to none by itself."""
 
     def __init__(self, guest):
         self.guest = guest
         guest.run("echo 0 > /sys/bus/platform/drivers_autoprobe")
         guest.load_modules()
-        # A tick may find half of what dd writes, long before the rest.
+        # A tick may see a GUID that dd has only half written.
         switch_looks_off(guest)
         listed = guest.run("for device in /sys/bus/acpi/devices/*; do printf '%s|' $device "
                            "\"$(cat $device/path 2> /dev/null)\" \"$(readlink $device/physical_node)\"; echo; done")
@@ -239,7 +238,7 @@ class Firmware:
         self.platform = {row[1][-4:]: row[2].rpartition("/")[2] for row in rows if row[2]}
 
     def bind(self, index: int) -> tuple[int, str]:
-        """The error that binding a device gives, and what the log then says."""
+        """Binds a device; returns the error, or BOUND, and the kernel's log of it."""
         name = self.platform.get(node(index))
         if not name:
             return NO_DEVICE, ""
@@ -258,7 +257,7 @@ class Firmware:
                        "/sys/bus/platform/drivers/vm_generation_id/unbind")
 
     def write_guid(self, index: int) -> None:
-        """Puts another GUID there, as a hypervisor would."""
+        """Writes a random GUID, as a hypervisor would."""
         self.guest.run(f"head -c16 /dev/urandom | dd of=/dev/mem bs=16 count=1 "
                        f"seek={address(index)} oflag=seek_bytes conv=notrunc 2> /dev/null")
 
@@ -272,13 +271,13 @@ class Firmware:
 
 @pytest.fixture
 def dsdt(boot) -> bytes:
-    """QEMU's main table, but for what makes all integers have 32 bits."""
+    """QEMU's DSDT with revision 2, as revision 1 limits integers to 32 bits."""
     return acpi_tables.with_revision(acpi_tables.dump(boot(guid=None), "DSDT"), 2)
 
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory) -> Path:
-    """Where the tables of those guests are that can share a snapshot."""
+    """A directory for the tables, whose path stays so that guests share a snapshot."""
     return tmp_path_factory.mktemp("tables")
 
 
@@ -288,15 +287,15 @@ def firmware(boot, dsdt, tables) -> Firmware:
     return Firmware(boot(acpi=archive, guid=None, append=APPEND))
 
 
-def sleeping_reader(guest: Guest) -> Program:
-    """Starts a program that prints the next generation, and waits until it waits."""
+def blocked_reader(guest: Guest) -> Program:
+    """Starts a program that prints the next generation; returns once it is blocked."""
     reader = guest.start("head -c4 /dev/sysgenid | od -An -tu4")
     guest.run("until grep -q sysgenid_read /proc/*/task/*/stack 2> /dev/null; do :; done")
     return reader
 
 
 def check_bound(firmware: Firmware, index: int) -> None:
-    """The device works: another GUID is one generation more."""
+    """Checks that a new GUID of the bound device counts once."""
     before = firmware.guest.generation()
     assert firmware.guest.generation() == before
     firmware.write_guid(index)
@@ -304,8 +303,8 @@ def check_bound(firmware: Firmware, index: int) -> None:
     assert firmware.guest.generation() == before + 1
 
 
-def lines(variant: Variant) -> int:
-    """How many the driver is to say."""
+def expected_lines(variant: Variant) -> int:
+    """Returns the number of lines that the driver has to log."""
     complaints = variant.says.count("\n") + 1 if variant.says else 0
     return complaints + (variant.result == BOUND)
 
@@ -313,14 +312,14 @@ def lines(variant: Variant) -> int:
 def check(firmware: Firmware, index: int) -> None:
     variant = VARIANTS[index]
     result, log = firmware.bind(index)
-    # Newer kernels add that the probe failed, in a line like ours.
+    # Newer kernels log a failed probe themselves, with the driver's prefix.
     said = [line for line in log.splitlines()
             if "vm_generation_id " in line and "probe with driver" not in line]
     try:
         assert result == variant.result, f"{log}"
         assert firmware.source() == ("vmgenid" if result == BOUND else "none")
         assert not variant.says or re.search(variant.says, log)
-        assert len(said) == lines(variant)
+        assert len(said) == expected_lines(variant)
         if result == BOUND:
             check_bound(firmware, index)
     finally:
@@ -329,7 +328,7 @@ def check(firmware: Firmware, index: int) -> None:
 
 
 @pytest.mark.kernels("6.1-cloud", "6.12-debug")
-def test_every_device_is_bound_or_refused_as_it_deserves(firmware):
+def test_each_variant_binds_or_is_refused(firmware):
     wrong = []
     listed = firmware.guest.run("cat /proc/iomem")
     for index, variant in enumerate(VARIANTS):
@@ -342,7 +341,7 @@ def test_every_device_is_bound_or_refused_as_it_deserves(firmware):
 
 
 @pytest.mark.kernels("6.1-cloud", "6.12-debug")
-def test_second_device_is_refused_until_the_first_has_gone(firmware):
+def test_second_device_is_refused_until_first_unbinds(firmware):
     first, second = index_of("qemu"), index_of("xen")
     assert firmware.bind(first)[0] == BOUND
     result, log = firmware.bind(second)
@@ -353,7 +352,7 @@ def test_second_device_is_refused_until_the_first_has_gone(firmware):
 
 
 @pytest.mark.kernels("6.1-cloud", "6.12-debug")
-def test_notify_counts_only_with_its_own_code_and_a_changed_guid(firmware):
+def test_only_notify_0x80_with_new_guid_counts(firmware):
     guest = firmware.guest
     assert firmware.bind(THE_ONE)[0] == BOUND
     before = guest.generation()
@@ -361,8 +360,8 @@ def test_notify_counts_only_with_its_own_code_and_a_changed_guid(firmware):
     firmware.act("other_codes")
     assert guest.generation() == before
 
-    # A sleeping reader does not look at the GUID: nothing but Notify wakes it.
-    reader = sleeping_reader(guest)
+    # A blocked reader does not look at the GUID: only Notify wakes it.
+    reader = blocked_reader(guest)
     firmware.write_guid(THE_ONE)
     firmware.act("other_codes")
     guest.run("sleep 1")
@@ -373,7 +372,7 @@ def test_notify_counts_only_with_its_own_code_and_a_changed_guid(firmware):
 
 
 @pytest.mark.kernels("6.1-cloud", "6.12-debug")
-def test_storm_of_notifies_is_no_event_and_hides_none(firmware):
+def test_notify_storm_neither_adds_nor_hides_event(firmware):
     assert firmware.bind(THE_ONE)[0] == BOUND
     before = firmware.guest.generation()
     gusts = ["gust"] * (GUSTS if firmware.guest.patience == 1 else 1)
@@ -386,8 +385,8 @@ def test_storm_of_notifies_is_no_event_and_hides_none(firmware):
 
 
 @pytest.mark.kernels("6.1-cloud", "6.12-debug")
-def test_whole_address_in_the_low_half_is_tolerated(boot, dsdt, tmp_path):
-    """Above 4 GiB, as only there it makes a difference."""
+def test_whole_address_in_low_half_is_tolerated(boot, dsdt, tmp_path):
+    """The address is above 4 GiB, as a smaller one fits into the low half anyway."""
     tables = acpi_tables.archive(tmp_path, dsdt, acpi_tables.compiled(
         f"Device (\\_SB.VGEN) {{ {GOOD_IDS}\n{pair('0x100000000', 0)} }}", tmp_path))
     guest = boot(acpi=tables, guid=None, append="memmap=4K$0x100000000", memory=3700, fresh=True)
@@ -396,8 +395,8 @@ def test_whole_address_in_the_low_half_is_tolerated(boot, dsdt, tmp_path):
     assert guest.run("cat /sys/class/misc/sysgenid/source").strip() == "vmgenid"
 
 
-def test_bad_firmware_leaves_a_counter_for_software(boot, tmp_path):
-    """At boot, with nothing done by hand, on every kernel."""
+def test_bad_firmware_leaves_counter_for_software(boot, tmp_path):
+    """The driver binds by itself here, on every kernel."""
     tables = acpi_tables.archive(tmp_path, acpi_tables.compiled(
         f"Device (\\_SB.VGEN) {{ {GOOD_IDS}\n{pair(0, 0)} }}", tmp_path))
     guest = boot(acpi=tables, guid=None, fresh=True)
@@ -408,8 +407,8 @@ def test_bad_firmware_leaves_a_counter_for_software(boot, tmp_path):
     guest.unload_modules()
 
 
-def test_device_of_another_hypervisor_tells_of_a_restore(boot, tmp_path):
-    """QEMU's own table is replaced by one as Hyper-V has it, with the same GUID."""
+def test_hyper_v_device_detects_restore(boot, tmp_path):
+    """Replaces QEMU's table by one like Hyper-V's, with the same GUID."""
     guid = acpi_tables.find_guid(acpi_tables.dump(boot(), "SSDT"))
     ids = VARIANTS[index_of("hyper_v_2025")].ids
     table = acpi_tables.compiled(f"""
@@ -426,7 +425,7 @@ def test_device_of_another_hypervisor_tells_of_a_restore(boot, tmp_path):
     guest = boot(acpi=acpi_tables.archive(tmp_path, table), fresh=True)
     guest.load_modules()
     assert guest.run("cat /sys/class/misc/sysgenid/source").strip() == "vmgenid"
-    reader = sleeping_reader(guest)
+    reader = blocked_reader(guest)
     with guest.snapshot() as snap, snap.restore() as clone:
         assert clone.program(reader).wait() == 0
         assert int(clone.program(reader).output) == 1
@@ -434,8 +433,8 @@ def test_device_of_another_hypervisor_tells_of_a_restore(boot, tmp_path):
 
 
 @pytest.mark.kernels("6.1-cloud")
-def test_without_the_interrupt_system_calls_notice(boot, tmp_path):
-    """On hardware-reduced ACPI whose firmware lacks a Generic Event Device."""
+def test_system_calls_detect_restore_without_interrupt(boot, tmp_path):
+    """Hardware-reduced ACPI without a Generic Event Device has no interrupt."""
     fadt = acpi_tables.hardware_reduced(acpi_tables.dump(boot(), "FACP"))
     guest = boot(acpi=acpi_tables.archive(tmp_path, fadt), fresh=True)
     guest.load_modules()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """A million random calls of the device, while the guest is restored.
 
-Whatever the kernel reports meanwhile fails it, as it fails any test.
+As in any test, a report of the kernel fails the test.
 """
 import pytest
 import fuzz
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.kernels(fuzz.KERNEL)
 
 
 @pytest.mark.timeout(1800)
-def test_calls_keep_their_promises_whatever_the_others_do(boot, record_property):
+def test_random_calls_keep_their_promises(boot, record_property):
     functions = fuzz.fuzz(boot(**fuzz.OPTIONS), seed=1, calls=fuzz.CALLS)
     record_property("functions", "\n" + fuzz.table(functions))
     fuzz.check_reached(functions)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The guarantees: reseed before publish, no stale window, one event is one increment.
 
-"Stale" is a look at the generation that still gives the old one although the
-GUID, looked at before it, was the new one already.
+A look at the generation is stale if it returns the old one after a look at the GUID has
+returned the new one.
 """
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.every_kernel
 SYSTEM_CALLS = ("read", "poll", "ioctl", "write", "wait")
 BUSY = "while :; do :; done"
 HOLD_RTNL = "/sys/kernel/debug/hold_rtnl"
-# The highest of a program that does not get in the driver's way.
+# One below the priority of threaded interrupts, which is 50.
 PRIORITY = 49
 
 
@@ -44,10 +44,10 @@ def duration_of(looks: Iterable[tuple[int, int]]) -> str:
 
 @pytest.fixture
 def assert_fresh(kernel, delivery, record_property) -> Callable[..., None]:
-    """Fails if a look was stale, other than where Documentation/virt/vmgenid.rst allows it.
+    """Yields a function that fails on stale looks.
 
-    With PREEMPT_RT, that is for what comes by a Generic Event Device, and where the
-    thread of the interrupt has to wait. How long it was is shown then.
+    Documentation/virt/vmgenid.rst allows them with PREEMPT_RT, for a Generic Event
+    Device, and if the interrupt's thread has to wait. The stale time is shown then.
     """
     def judge(looks: Iterable[tuple[int, int]], waits: bool = False) -> None:
         if kernel.setting("PREEMPT_RT") and (delivery or waits):
@@ -58,7 +58,10 @@ def assert_fresh(kernel, delivery, record_property) -> Callable[..., None]:
 
 
 def load_without_looks(guest: Guest) -> None:
-    """Only the interrupt detects a new GUID then: a clone often starts with a tick pending."""
+    """Loads the modules so that only the interrupt detects a new GUID.
+
+    A clone often starts with a timer tick pending, whose look would detect it first.
+    """
     load_modules(guest)
     switch_looks_off(guest)
 
@@ -72,8 +75,8 @@ def test_mapped_page_is_never_stale(guest, busy, assert_fresh):
     assert_fresh(stale_looks(guest, guest.start("stale_window map")))
 
 
-def test_mapped_page_is_never_stale_for_a_real_time_program(two_cpus, assert_fresh):
-    """A hard interrupt needs no priority; a thread of one has 50, with PREEMPT_RT."""
+def test_mapped_page_is_never_stale_for_real_time_program(two_cpus, assert_fresh):
+    """A hard interrupt preempts any priority; with PREEMPT_RT, its thread has 50."""
     load_without_looks(two_cpus)
     two_cpus.run("echo -1 > /proc/sys/kernel/sched_rt_runtime_us")
     watcher = on_cpu(interrupted_cpu(two_cpus), f"stale_window map {PRIORITY}")
@@ -82,9 +85,9 @@ def test_mapped_page_is_never_stale_for_a_real_time_program(two_cpus, assert_fre
 
 @contextmanager
 def interrupt_moved(guest: Guest, cpu: int) -> Iterator[Guest]:
-    """The guest, or a clone of it, with ACPI's interrupt going to that processor.
+    """Yields the guest, or a clone of it, whose interrupt goes to that CPU.
 
-    It moves when the next one comes, which a restore brings.
+    The kernel moves an interrupt when the next one arrives, which takes a restore.
     """
     irq = f"/proc/irq/{interrupt(guest)}"
     guest.run(f"echo {cpu} > {irq}/smp_affinity_list")
@@ -97,7 +100,7 @@ def interrupt_moved(guest: Guest, cpu: int) -> Iterator[Guest]:
 
 
 @pytest.mark.parametrize("cpu", [0, 1])
-def test_mapped_page_is_never_stale_where_the_interrupt_lands(two_cpus, cpu, assert_fresh):
+def test_mapped_page_is_never_stale_on_interrupted_cpu(two_cpus, cpu, assert_fresh):
     load_without_looks(two_cpus)
     with interrupt_moved(two_cpus, cpu) as moved:
         watcher = moved.start(on_cpu(cpu, "stale_window map"))
@@ -105,17 +108,16 @@ def test_mapped_page_is_never_stale_where_the_interrupt_lands(two_cpus, cpu, ass
 
 
 def move_without_interrupt(guest: Guest, cpu: int) -> None:
-    """Has the interrupt go to the other CPU from the next but one on: that still hits this one."""
+    """Moves the interrupt to the other CPU, but only after the next one on this CPU."""
     if guest.options.kernel.architecture == "arm64":
         pytest.skip("the interrupt controller of arm64 moves an interrupt at once")
     guest.run(f"echo {1 - cpu} > /proc/irq/{interrupt(guest)}/smp_affinity_list")
-    assert interrupted_cpu(guest) == cpu, "can't tell: it has moved at once"
+    assert interrupted_cpu(guest) == cpu, "inconclusive: the interrupt has moved at once"
 
 
 @pytest.mark.parametrize("cpu", [0, 1])
-def test_mapped_page_is_never_stale_where_an_interrupt_lands_that_is_to_move(two_cpus, cpu,
-                                                                             assert_fresh):
-    """A thread of that interrupt would move first, and then run on the other CPU."""
+def test_mapped_page_is_never_stale_before_interrupt_moves(two_cpus, cpu, assert_fresh):
+    """A threaded handler would move first, and then run on the other CPU."""
     load_without_looks(two_cpus)
     with interrupt_moved(two_cpus, cpu) as moved:
         move_without_interrupt(moved, cpu)
@@ -126,7 +128,7 @@ def test_mapped_page_is_never_stale_where_an_interrupt_lands_that_is_to_move(two
 @pytest.mark.parametrize("cpu", [0, 1])
 @pytest.mark.kernels("6.1-cloud", "6.1")
 def test_mapped_page_is_never_stale_with_threaded_interrupts(boot, cpu):
-    """As ACPI's always is since Linux 6.8, and a Generic Event Device's ever was."""
+    """ACPI's interrupt is threaded since Linux 6.8, a Generic Event Device's always was."""
     guest = boot(smp=2, append="threadirqs")
     load_without_looks(guest)
     with interrupt_moved(guest, cpu) as moved:
@@ -135,8 +137,8 @@ def test_mapped_page_is_never_stale_with_threaded_interrupts(boot, cpu):
         assert set(stale_looks(moved, watcher, range(FEWER_RESTORES))) == {(0, 0)}
 
 
-def test_mapped_page_is_never_stale_where_a_real_time_program_is_throttled(two_cpus, assert_fresh):
-    """While it is, no other real-time thread of that CPU runs either."""
+def test_mapped_page_is_never_stale_under_throttling(two_cpus, assert_fresh):
+    """Throttling stops all real-time threads of a CPU."""
     load_without_looks(two_cpus)
     cpu = interrupted_cpu(two_cpus)
     hog = two_cpus.start(on_cpu(cpu, "stale_window map 1"))
@@ -145,7 +147,8 @@ def test_mapped_page_is_never_stale_where_a_real_time_program_is_throttled(two_c
     watcher.wait_for("^watching")
     guest = two_cpus
     while True:
-        # It gets 50 ms a second, and says when they begin: the snapshot has to fall into them.
+        # The watcher runs 50 ms a second, and prints when it resumes. The snapshot has to
+        # be taken within these 50 ms.
         turns = watcher.output.count("resumed")
         watcher.wait_for("(resumed[^$]*){%d}" % (turns + 1))
         with guest.snapshot() as snap:
@@ -160,24 +163,24 @@ def test_mapped_page_is_never_stale_where_a_real_time_program_is_throttled(two_c
             watcher = guest.program(watcher)
 
 
-def test_mapped_page_on_the_other_cpu(two_cpus, record_property):
-    """Can be stale, until the other processor has taken the interrupt. For how long?"""
+def test_report_stale_mapped_page_on_other_cpu(two_cpus, record_property):
+    """The page can be stale until the other CPU has taken the interrupt."""
     load_modules(two_cpus)
     watcher = two_cpus.start(on_cpu(1 - interrupted_cpu(two_cpus), "stale_window map"))
     looks = list(stale_looks(two_cpus, watcher))
-    record_property("mapped page stale on the other processor", duration_of(looks))
+    record_property("mapped page stale on the other CPU", duration_of(looks))
     assert len(looks) == len(restores(two_cpus))
 
 
 @pytest.mark.parametrize("call", ["read", "poll", "ioctl"])
-def test_system_call_on_the_other_cpu_is_never_stale(two_cpus, call):
+def test_system_call_is_never_stale_on_other_cpu(two_cpus, call):
     load_modules(two_cpus)
     watcher = two_cpus.start(on_cpu(1 - interrupted_cpu(two_cpus), f"stale_window {call}"))
     assert set(stale_looks(two_cpus, watcher)) == {(0, 0)}
 
 
 @pytest.mark.short
-def test_system_call_is_never_stale_without_any_interrupt(guest):
+def test_system_call_is_never_stale_without_interrupt(guest):
     load_modules(guest)
     mask_events(guest)
     for number, call in enumerate(SYSTEM_CALLS, start=1):
@@ -207,7 +210,7 @@ def by_notify(guest: Guest) -> None:
 
 
 def assert_reseeds_first(guest: Guest, notice: Callable[[Guest], None]) -> None:
-    """When the driver has the generator reseed, the mapped page shows the old generation."""
+    """Checks that the mapped page shows the old generation during the driver's reseed."""
     guest.run("insmod /modules/trace_reseed.ko")
     with guest.snapshot() as snap:
         for _ in range(FEWER_RESTORES):
@@ -220,19 +223,19 @@ def assert_reseeds_first(guest: Guest, notice: Callable[[Guest], None]) -> None:
 
 
 @pytest.mark.short
-def test_interrupt_reseeds_before_it_publishes(guest):
+def test_interrupt_reseeds_before_publishing(guest):
     load_modules(guest)
     assert_reseeds_first(guest, by_interrupt)
 
 
-def test_system_call_reseeds_before_it_publishes(guest):
+def test_system_call_reseeds_before_publishing(guest):
     load_modules(guest)
     switch_looks_off(guest)
     mask_events(guest)
     assert_reseeds_first(guest, by_system_call)
 
 
-def test_notify_reseeds_before_it_publishes(boot, kernel, tmp_path):
+def test_notify_reseeds_before_publishing(boot, kernel, tmp_path):
     if kernel.architecture == "arm64":
         pytest.skip("there is no ACPI")
     guest = boot(acpi=acpi_tables.archive(
@@ -244,8 +247,8 @@ def test_notify_reseeds_before_it_publishes(boot, kernel, tmp_path):
 
 
 @pytest.mark.kernels("6.12-debug")
-def test_notifiers_are_called_after_publishing_and_may_take_long(boot):
-    """WireGuard's takes a lock that all of networking takes; ours comes after that."""
+def test_slow_notifier_does_not_delay_publishing(boot):
+    """WireGuard's notifier waits for rtnl_lock; trace_reseed.ko's notifier comes after it."""
     guest = boot()
     guest.run("ip link add wg0 type wireguard")
     load_modules(guest)
@@ -267,7 +270,7 @@ def test_notifiers_are_called_after_publishing_and_may_take_long(boot):
 
 # One event, one increment
 
-def test_one_event_is_one_increment_under_all_system_calls_at_once(two_cpus):
+def test_event_counts_once_under_concurrent_calls(two_cpus):
     load_modules(two_cpus)
     hammer = two_cpus.start("hammer_device")
     hammer.wait_for("^hammering")
@@ -282,7 +285,7 @@ def test_one_event_is_one_increment_under_all_system_calls_at_once(two_cpus):
 
 
 @pytest.mark.short
-def test_chain_of_clones_counts_each(guest):
+def test_each_clone_in_chain_counts(guest):
     load_modules(guest)
     for number in range(1, 4):
         with guest.snapshot() as snap:
@@ -291,7 +294,7 @@ def test_chain_of_clones_counts_each(guest):
     assert settled_generation(guest) == 3
 
 
-def test_event_with_the_same_guid_is_no_increment(guest):
+def test_event_with_same_guid_counts_nothing(guest):
     load_modules(guest)
     with guest.snapshot() as snap, snap.restore(guest.options.guid) as clone:
         assert settled_generation(clone) == 0

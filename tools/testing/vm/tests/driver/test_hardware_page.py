@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The mapped page of the hardware's GUID: what it shows, of which clone, and for how long.
+"""The mapped page of the hardware's GUID: its content, its lifetime, its memory type.
 
-What its calls accept and refuse is hardware_test.c's to see.
+hardware_test.c tests what its system calls accept and refuse.
 """
 import re
 import uuid
@@ -13,7 +13,7 @@ from harness.channel import Program
 from harness.guest import BACKEND, Guest, new_guid
 from test_bind_unbind import OURS
 
-# Where QEMU has the GUID in its page.
+# The GUID's offset in its page, under QEMU.
 QEMU_OFFSET = 40
 RESERVED = 0x6000000
 PAGE = 4096
@@ -23,12 +23,12 @@ LEAVE = {"unloaded": f"rmmod {BACKEND}",
 
 
 def in_memory(guid: str) -> str:
-    """The GUID's 16 bytes as the hypervisor puts them into memory."""
+    """Returns the GUID's 16 bytes, in hex, as the hypervisor writes them to memory."""
     return uuid.UUID(guid).bytes_le.hex()
 
 
 def start_mapping(guest: Guest) -> Program:
-    """A program that has the page mapped; shown() asks it by the pipe."""
+    """Starts a program that maps the page and prints the GUID for each line of /run/ask."""
     guest.run("mkfifo /run/ask")
     program = guest.start("map_hardware <> /run/ask")
     program.wait_for("^at ")
@@ -42,7 +42,7 @@ def shown(guest: Guest, program: Program) -> str:
     return copy.wait_for(r"(?:now (\w+)\s+){%d}" % (before + 1))[1]
 
 
-def test_page_shows_the_guid_of_each_clone(guest):
+def test_page_shows_guid_of_each_clone(guest):
     guest.load_modules()
     program = start_mapping(guest)
     assert program.output == f"at {QEMU_OFFSET} {in_memory(guest.options.guid)}\n"
@@ -51,7 +51,7 @@ def test_page_shows_the_guid_of_each_clone(guest):
 
 
 @pytest.mark.parametrize("leave", LEAVE)
-def test_page_stays_mapped_without_the_driver(guest, leave):
+def test_page_stays_mapped_without_driver(guest, leave):
     guest.load_modules()
     program = start_mapping(guest)
     guest.run(LEAVE[leave])
@@ -66,7 +66,7 @@ def test_page_stays_mapped_without_the_driver(guest, leave):
 
 
 def test_page_is_mapped_cacheable(guest):
-    """As the driver itself maps it, and the specification of the device wants it."""
+    """The device's specification forbids an uncached mapping."""
     guest.load_modules()
     start_mapping(guest)
     if guest.status(f"[ -e {MEMORY_TYPES} ]"):
@@ -81,7 +81,7 @@ def test_page_is_mapped_cacheable(guest):
 @pytest.mark.kernels(*kernels.STOCK)
 @pytest.mark.parametrize("offset, refused", [
     (0, False), (PAGE - 16, False), (PAGE - 8, True), (PAGE - 1, True)])
-def test_page_that_does_not_hold_the_whole_guid_is_refused(boot, tmp_path, offset, refused):
+def test_page_with_partial_guid_is_refused(boot, tmp_path, offset, refused):
     address = RESERVED + offset
     table = acpi_tables.compiled(f"""
         Device (\\_SB.GENI) {{
@@ -102,8 +102,8 @@ def test_page_that_does_not_hold_the_whole_guid_is_refused(boot, tmp_path, offse
 @pytest.mark.parametrize("event", ["event", "masked"])
 @pytest.mark.parametrize("busy", [0, 4], ids=["idle", "busy"])
 @pytest.mark.parametrize("restores", [4, pytest.param(100, marks=pytest.mark.long)])
-def test_comparison_in_line_is_never_stale_on_any_cpu(boot, busy, event, restores):
-    """A program on each CPU compares the mapped GUID and, if it differs, has the kernel look."""
+def test_inline_comparison_is_never_stale_on_any_cpu(boot, busy, event, restores):
+    """A program on each CPU compares the mapped GUID; on a difference, it asks the kernel."""
     guest = boot(smp=4)
     load_modules(guest)
     if event == "masked":

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One hibernation image that is resumed twice is a clone, too.
+"""A hibernation image that is resumed twice is a clone.
 
-A resume counts if the hypervisor has given a new GUID. It also counts, always, if the
-kernel has put back its copy of NVS memory over the GUID, as nobody can know then which
-one was there: that is so with firmware that keeps the GUID in NVS memory, as UEFI's
-does and SeaBIOS's does not, and only if the mode is "platform", for which firmware
-needs an _S4. What a resume counts:
+A resume counts if the hypervisor has given a new GUID. It always counts if the kernel
+has restored its copy of NVS memory over the GUID: then nobody knows which one was there.
+That takes firmware with the GUID in NVS memory (UEFI's, but not SeaBIOS's), and the mode
+"platform", which needs an _S4. A resume counts:
 
     ==========  ==========  ===============  =========  ========
     disk=       firmware's  GUID             same GUID  new GUID
@@ -28,7 +27,7 @@ from harness import acpi_tables, kernels
 from harness.channel import Program
 from harness.guest import Guest, new_guid
 
-# It takes a disk, whose interrupt firmware finds only in time where nothing slows it.
+# The tests take a disk. Firmware finds its interrupt in time only if nothing slows it.
 pytestmark = pytest.mark.kernels(*kernels.STOCK)
 DISK = "/dev/nvme0n1"
 DISK_SIZE = 512 << 20
@@ -37,7 +36,7 @@ OVMF = Path("/usr/share/ovmf/OVMF.fd")
 
 @pytest.fixture
 def hibernated(boot, logs):
-    """Gives a function that hibernates a guest and one that resumes it."""
+    """Returns a function that hibernates a guest, and one that resumes it."""
     disk = logs / "disk"
 
     def start(mode: str, **options) -> tuple[Guest, Program, Program]:
@@ -51,11 +50,11 @@ def hibernated(boot, logs):
         guest.run(f"mkswap {DISK} && swapon {DISK} && echo {mode} > /sys/power/disk")
         watcher = guest.start("wait_generation map")
         watcher.wait_for("^watching 0$")
-        sleeper = guest.start("echo disk > /sys/power/state")
+        hibernating = guest.start("echo disk > /sys/power/state")
         guest.process.wait(60 * guest.patience)
-        return guest, watcher, sleeper
+        return guest, watcher, hibernating
 
-    def resume(guest: Guest, guid: str, sleeper: Program) -> Guest:
+    def resume(guest: Guest, guid: str, hibernating: Program) -> Guest:
         copy = logs / f"disk{len(guest.children)}"
         shutil.copyfile(disk, copy)
         options = replace(guest.options, guid=guid, disk=copy,
@@ -63,7 +62,7 @@ def hibernated(boot, logs):
         resumed = Guest(options, logs, f"resumed{len(guest.children)}",
                         resumed=guest.channel.drain(30))
         guest.children.append(resumed)
-        assert resumed.program(sleeper).wait(120 * guest.patience) == 0
+        assert resumed.program(hibernating).wait(120 * guest.patience) == 0
         return resumed
 
     return start, resume
@@ -89,14 +88,14 @@ def options_of(name: str, has_s4: bool) -> dict:
 
 
 def memory_of_guid(guest: Guest) -> str:
-    """What kind of memory firmware has put the GUID into."""
+    """Returns the type of memory that firmware has chosen for the GUID."""
     guid = acpi_tables.find_guid(acpi_tables.dump(guest, "SSDT"))
     return next(kind for start, end, kind in re.findall(
         r"^(\w+)-(\w+) : (.*)$", guest.run("cat /proc/iomem"), re.M)
                 if int(start, 16) <= guid <= int(end, 16))
 
 
-# In make check those that once were wrong; the others take long.
+# make check runs these, which failed once; the others take long.
 QUICK = {("seabios", True, "shutdown"), ("uefi", True, "shutdown"), ("uefi", True, "platform")}
 WAYS = [pytest.param(*way, marks=() if way in QUICK else pytest.mark.long)
         for way in itertools.product(FIRMWARES, (True, False), ("shutdown", "reboot", "platform"))
@@ -104,24 +103,24 @@ WAYS = [pytest.param(*way, marks=() if way in QUICK else pytest.mark.long)
 
 
 @pytest.mark.parametrize("firmware, has_s4, mode", WAYS)
-def test_resume_counts_once_a_new_guid_or_what_was_put_back_over_it(
+def test_resume_counts_new_or_overwritten_guid_once(
         hibernated, firmware, has_s4, mode):
     hibernate, resume = hibernated
-    guest, watcher, sleeper = hibernate(mode, **options_of(firmware, has_s4))
+    guest, watcher, hibernating = hibernate(mode, **options_of(firmware, has_s4))
     put_back = firmware == "uefi" and mode == "platform"
-    with resume(guest, new_guid(), sleeper) as clone:
+    with resume(guest, new_guid(), hibernating) as clone:
         clone.program(watcher).wait_for("^woken 1$")
         clone.unload_backend()
         assert clone.generation() == 1
         assert memory_of_guid(clone) == FIRMWARES[firmware].guid_in
-    with resume(guest, guest.options.guid, sleeper) as same:
+    with resume(guest, guest.options.guid, hibernating) as same:
         assert same.generation() == put_back
         same.unload_backend()
         assert same.generation() == put_back
 
 
 @pytest.mark.parametrize("firmware", FIRMWARES)
-def test_without_s4_there_is_no_hibernation_by_firmware(boot, firmware):
+def test_platform_hibernation_needs_s4(boot, firmware):
     guest = boot(fresh=True, memory=256, **options_of(firmware, False))
     assert "platform" not in guest.run("cat /sys/power/disk")
     assert guest.status("echo platform > /sys/power/disk")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The kernels that are there to find bugs find them, and that fails a test.
+"""The debug kernels find bugs, and a finding fails the test.
 
-A module of the tests injects one bug of each kind. A configuration or a harness
-that no longer sees such a bug fails here.
+A test module injects one bug of each kind. A kernel configuration or a harness that no
+longer detects such a bug fails here.
 """
 import pytest
 from harness.guest import Guest
@@ -10,10 +10,10 @@ from harness.guest import Guest
 
 def fails_the_test(guest: Guest, bug: str, says: str) -> None:
     guest.run(f"insmod /modules/inject_bugs.ko kind={bug}", 120)
-    with pytest.raises(AssertionError, match="trouble in the kernel's log"):
+    with pytest.raises(AssertionError, match="findings in the kernel's log"):
         guest.close()
     assert says in guest.log()
-    guest.expect(".")   # that was all of it: the fixture closes the guest again
+    guest.expect(".")   # the fixture closes the guest again
 
 
 @pytest.mark.kernels("6.12-debug")
@@ -26,10 +26,10 @@ def fails_the_test(guest: Guest, bug: str, says: str) -> None:
     ("no_rcu_lock", "suspicious RCU usage"),
     ("free_active", "ODEBUG: free active"),
 ))
-def test_bug_that_the_debug_kernel_finds_fails_the_test(guest, bug, says):
+def test_debug_kernel_finds_bug(guest, bug, says):
     fails_the_test(guest, bug, says)
 
 
 @pytest.mark.kernels("6.12-kcsan")
-def test_race_that_the_kernel_finds_fails_the_test(two_cpus):
+def test_kcsan_finds_race(two_cpus):
     fails_the_test(two_cpus, "race", "KCSAN: data-race in count")

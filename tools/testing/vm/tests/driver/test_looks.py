@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The looks at the generation ID before every draw and at every timer tick.
 
-In a stock kernel, the function tracer makes them. They can be switched off, work
-beside other users of that tracer, and the driver may leave at any moment.
+In a stock kernel, they use ftrace. They can be switched off, they work beside other
+users of ftrace, and the driver may unload at any moment.
 """
 import pytest
 from harness.acpi_events import SEEN, load_modules, mask_events, settled_generation
@@ -20,7 +20,7 @@ def looks(guest: Guest) -> str:
 
 
 def assert_looks_detect(guest: Guest) -> None:
-    """With no interrupt and no system call of the device, a clone detects the change."""
+    """Checks that a clone detects a new GUID with neither interrupt nor system call."""
     guest.run("insmod /modules/trace_reseed.ko")
     mask_events(guest)
     with guest.snapshot() as snap, snap.restore() as clone:
@@ -28,7 +28,7 @@ def assert_looks_detect(guest: Guest) -> None:
 
 
 def assert_nothing_detects(guest: Guest) -> None:
-    """With no interrupt, whatever a clone draws, only a system call detects the change."""
+    """Checks that only a system call detects a new GUID, despite draws and ticks."""
     guest.run("insmod /modules/trace_reseed.ko")
     mask_events(guest)
     with guest.snapshot() as snap, snap.restore() as clone:
@@ -38,7 +38,7 @@ def assert_nothing_detects(guest: Guest) -> None:
         assert "ours 0" in clone.run(f"cat {SEEN}")
 
 
-def test_looks_are_on_unless_switched_off(guest):
+def test_looks_are_on_and_can_be_switched(guest):
     load_modules(guest)
     assert looks(guest) == "on"
     assert guest.run(f"stat -c '%a %u' {LOOKS}") == "644 0\n"
@@ -51,26 +51,26 @@ def test_looks_are_on_unless_switched_off(guest):
     assert_looks_detect(guest)
 
 
-def test_looks_switched_off_are_not_made(guest):
+def test_looks_switched_off_detect_nothing(guest):
     load_modules(guest)
     guest.run(f"echo off > {LOOKS}")
     assert_nothing_detects(guest)
 
 
-def test_looks_can_be_off_from_the_beginning(guest):
+def test_looks_can_be_off_from_load(guest):
     guest.run(f"insmod /modules/sysgenid.ko; insmod /modules/{BACKEND}.ko looks=off")
     assert looks(guest) == "off"
     assert_nothing_detects(guest)
 
 
-def test_looks_stay_though_ftrace_is_to_be_switched_off(guest):
+def test_looks_keep_ftrace_enabled(guest):
     load_modules(guest)
     assert guest.status(f"echo 0 > {FTRACE_ENABLED}") == 1
     assert looks(guest) == "on"
     assert_looks_detect(guest)
 
 
-def test_without_ftrace_one_line_says_so_and_the_interrupt_does_it(guest):
+def test_interrupt_detects_restore_without_ftrace(guest):
     guest.run(f"echo 0 > {FTRACE_ENABLED}")
     load_modules(guest)
     assert looks(guest) == "unavailable"
@@ -82,8 +82,8 @@ def test_without_ftrace_one_line_says_so_and_the_interrupt_does_it(guest):
         assert looks(clone) == "on"
 
 
-def test_looks_work_beside_the_function_tracer(guest):
-    """On the same functions, registered before and after it in turn."""
+def test_looks_work_beside_function_tracer(guest):
+    """The tracer traces the same functions, and registers both before and after the driver."""
     start = (f"cd {TRACING}; echo crng_make_state update_process_times > set_ftrace_filter; "
              "echo function > current_tracer")
     stop = f"cd {TRACING}; echo nop > current_tracer; echo > set_ftrace_filter"
@@ -108,9 +108,9 @@ done"""
 
 
 @pytest.mark.parametrize("smp", [1, 2])
-def test_looks_may_come_and_go_while_draws_and_restores_come(boot, smp):
-    # QEMU's threads race when code is patched that another CPU runs: 6.12 dies of an
-    # unexpected int3 there, with the function tracer alone and none of these modules.
+def test_looks_come_and_go_under_draws_and_restores(boot, smp):
+    # QEMU's threads race when the kernel patches code that another CPU runs: 6.12 dies of
+    # an unexpected int3, even with the function tracer alone.
     guest = boot(smp=smp, one_thread=True)
     load_modules(guest)
     for _ in range(smp):

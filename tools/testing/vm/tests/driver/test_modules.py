@@ -10,19 +10,19 @@ ALIAS = "cat /sys/bus/acpi/devices/*/modalias | grep -i vm_\\\\?gen"
 
 @pytest.fixture
 def installed(boot, kernel, logs):
-    """A guest with the modules where `make install-modules` puts them, and modprobe."""
+    """A guest with modprobe, and the modules as `make install-modules` installs them."""
     image = Image().basics(build.agent())
     build.add_module_tree(image, kernel, logs / "root")
     return boot(image=image.write(logs / "initramfs.cpio"), fresh=True)
 
 
-def test_modules_load_and_vmgenid_drives_the_counter(guest):
+def test_vmgenid_drives_counter(guest):
     guest.load_modules()
     assert guest.run(SOURCE) == "vmgenid\n"
     assert guest.generation() == 0
 
 
-def test_without_a_device_the_counter_works_alone(boot):
+def test_counter_works_without_device(boot):
     guest = boot(guid=None)
     guest.load_modules()
     assert guest.run(SOURCE) == "none\n"
@@ -30,7 +30,7 @@ def test_without_a_device_the_counter_works_alone(boot):
     guest.unload_modules()
 
 
-def test_counter_that_something_else_drives_is_left_to_it(guest):
+def test_driver_leaves_counter_to_other_backend(guest):
     guest.run("insmod /modules/sysgenid.ko; insmod /modules/fake_backend.ko")
     guest.load_backend()
     assert "registering as backend of the generation counter failed" in guest.log()
@@ -40,8 +40,8 @@ def test_counter_that_something_else_drives_is_left_to_it(guest):
 
 
 @pytest.mark.kernels("6.12-debug")
-def test_modules_work_beside_the_kernels_own_driver(boot, kernel, logs):
-    """Which the stock kernels have built in: here it is a module, loaded first."""
+def test_modules_work_beside_kernel_driver(boot, kernel, logs):
+    """The kernel's own driver is a module here, loaded first; stock kernels build it in."""
     image = build.new_image(kernel)
     image.file("modules/own.ko", kernel.build_tree / "drivers/virt/vmgenid.ko")
     guest = boot(image=image.write(logs / "initramfs.cpio"), fresh=True)
@@ -55,14 +55,14 @@ def test_modules_work_beside_the_kernels_own_driver(boot, kernel, logs):
         assert clone.run(SOURCE) == "vmgenid\n"
 
 
-def test_modprobe_by_name_and_by_the_devices_alias_loads_both(installed):
+def test_modprobe_by_name_or_alias_loads_both(installed):
     for name in ("vmgenid", f"$({ALIAS} | head -n 1)"):
         installed.run(f"/sbin/modprobe {name}")
         assert installed.run(SOURCE) == "vmgenid\n"
         installed.run("/sbin/modprobe -r vmgenid")
 
 
-def test_unloading_is_clean_twenty_times(guest):
+def test_modules_unload_cleanly_20_times(guest):
     for _ in range(20):
         guest.load_modules()
         assert guest.run(SOURCE) == "vmgenid\n"
@@ -71,7 +71,7 @@ def test_unloading_is_clean_twenty_times(guest):
 
 
 @pytest.mark.parametrize("what", ("descriptor", "mapping"))
-def test_counter_stays_loaded_while_someone_has_a(what, guest):
+def test_sysgenid_stays_loaded_with_open(what, guest):
     for _ in range(5):
         guest.load_modules()
         holder = guest.start(f"hold_device {what}")
@@ -84,7 +84,7 @@ def test_counter_stays_loaded_while_someone_has_a(what, guest):
         guest.run("rmmod sysgenid")
 
 
-def test_backend_can_leave_while_programs_wait(guest):
+def test_backend_can_reload_while_program_waits(guest):
     guest.load_modules()
     watcher = guest.start("wait_generation poll")
     watcher.wait_for("^watching 0$")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A GUID in NVS memory, which the kernel can put back as it was before a suspend.
+"""A GUID in NVS memory, which the kernel may restore when it resumes from suspend to RAM.
 
-The tests' own device has it there; no interrupt tells of a change, only resuming does.
-Hibernation is in test_hibernation.py.
+The tests' own device has no interrupt, so only the resume detects a change. For
+hibernation, see test_hibernation.py.
 """
 import pytest
 from harness import acpi_tables, kernels
@@ -16,7 +16,7 @@ DEVICE = f"""
         Name (_HID, "VMGENCTR")
         Name (ADDR, Package (2) {{ {ADDRESS:#x}, 0 }})
     }}"""
-# The kernel puts NVS memory back after suspending to RAM if firmware is this old.
+# With firmware this old, the kernel restores NVS memory on resume from suspend to RAM.
 OLD_FIRMWARE = ("-smbios", "type=0,date=01/01/2010")
 
 
@@ -29,7 +29,7 @@ def tables(tmp_path_factory):
 @pytest.fixture
 def start(boot, tables):
     def started(settings: tuple[str, ...] = ()) -> Guest:
-        """A guest with the GUID in RAM that firmware declares to be NVS memory."""
+        """Boots a guest whose GUID is in RAM that the memory map declares as NVS."""
         guest = boot(acpi=tables, guid=None, settings=settings,
                      append=f"memmap=4K%{ADDRESS:#x}-1+4")
         guest.load_modules()
@@ -39,21 +39,21 @@ def start(boot, tables):
 
 
 def new_guid_while_suspended(guest: Guest) -> str:
-    """Suspends the guest, with a new GUID meanwhile; what was there before?"""
+    """Writes a new GUID while the guest is suspended; returns the page's GUID before."""
     guest.run(f"insmod /modules/write_while_suspended.ko address={ADDRESS:#x}")
     before = guest.run("map_hardware < /dev/null")
     suspend(guest)
     return before
 
 
-def test_new_guid_while_suspended_to_ram_counts(start):
+def test_new_guid_during_suspend_counts(start):
     guest = start()
     before = new_guid_while_suspended(guest)
     assert guest.generation() == 1
     assert guest.run("map_hardware < /dev/null") != before
 
 
-def test_new_guid_while_suspended_to_ram_counts_if_nvs_memory_is_put_back_over_it(start):
+def test_new_guid_overwritten_on_resume_counts(start):
     guest = start(OLD_FIRMWARE)
     before = new_guid_while_suspended(guest)
     assert guest.generation() == 1
@@ -61,22 +61,22 @@ def test_new_guid_while_suspended_to_ram_counts_if_nvs_memory_is_put_back_over_i
 
 
 @pytest.mark.kernels("6.12-debug")
-def test_suspend_to_ram_counts_where_nvs_memory_is_put_back(start):
-    """Here always: this kernel has no DMI, and so takes no firmware for new."""
+def test_suspend_counts_where_nvs_is_restored(start):
+    """This kernel always restores NVS memory: without DMI, it takes firmware for old."""
     guest = start(OLD_FIRMWARE)
     suspend(guest)
     assert guest.generation() == 1
 
 
-def test_suspend_to_ram_is_no_event_where_nvs_memory_is_not_put_back(start):
+def test_suspend_counts_nothing_where_nvs_stays(start):
     guest = start()
     suspend(guest)
     assert guest.generation() == 0
 
 
 @pytest.mark.parametrize("suspended_before", [False, True])
-def test_resume_as_on_xen_with_the_same_guid_is_no_event(start, suspended_before):
-    """Also if a suspend to RAM has left the mark that firmware had resumed the system."""
+def test_xen_resume_with_same_guid_counts_nothing(start, suspended_before):
+    """An earlier suspend to RAM leaves the flag that firmware has resumed the system."""
     guest = start()
     if suspended_before:
         suspend(guest)
@@ -86,7 +86,7 @@ def test_resume_as_on_xen_with_the_same_guid_is_no_event(start, suspended_before
     assert guest.generation() == 0
 
 
-def test_resume_as_on_xen_notices_a_new_guid(start):
+def test_xen_resume_detects_new_guid(start):
     guest = start()
     guest.run(f"insmod /modules/write_guid.ko address={ADDRESS:#x}; insmod /modules/resume_as_xen.ko")
     watcher = guest.start("wait_generation map")

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Reseed before publish: who sees a new generation draws what no other clone does.
+"""Reseed before publish: a program that sees a new generation never repeats draws.
 
-Of all that could make two clones draw different random numbers, the guests
-here have nothing but the GUID, at least for the first draws that are looked at:
-no instruction for it, no seed, and a generator made ready by constant bytes.
+Only the GUID makes the first draws of two clones differ here: the guests have neither
+RDRAND nor RDSEED, no seed, and a CSPRNG initialized by constant bytes.
 """
 import re
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ mount -t devtmpfs devtmpfs dev && mount --move /proc proc && mount --move /sys s
 export PATH=/test:/bin
 exec switch_root . /agent ${{AGENT_PORT:-/dev/ttyS1}}
 """
-# Where an unprivileged program has the device, and little else.
+# A chroot with little more than the device.
 MAKE_JAIL = """
 mkdir -p /tmp/jail/dev /tmp/jail/etc
 cp /bin/busybox /test/draw_random /tmp/jail
@@ -43,13 +42,13 @@ IN_JAIL = "unshare -m chroot /tmp/jail /busybox su -s /draw_random nobody"
 
 @dataclass
 class Draws:
-    """What was drawn in a new generation, and how many draws were before that."""
+    """The draws in a new generation, and the number of draws before it."""
     number: int
     values: set[str]
 
 
 def draws_of_clone(snap: Snapshot, program: Program, guid: str | None = None) -> Draws:
-    """Restores it, by default with a new GUID; the first draws after that was seen."""
+    """Restores a clone, and returns its first draws in the new generation."""
     with snap.restore(guid) as clone:
         copy = clone.program(program)
         assert copy.wait() == 0, copy.output
@@ -58,7 +57,7 @@ def draws_of_clone(snap: Snapshot, program: Program, guid: str | None = None) ->
 
 
 def draws_from(clone: Guest, program: Program, number: int) -> set[str]:
-    """Draws of a clone that has seen no new generation, from that number on."""
+    """Returns 64 draws of a clone without a new generation, from that number on."""
     copy = clone.program(program)
     shown = copy.output.count("shown")
     clone.run(f"echo {number} 64 > /run/ask")
@@ -67,7 +66,7 @@ def draws_from(clone: Guest, program: Program, number: int) -> set[str]:
 
 
 def start_drawing(guest: Guest, command: str) -> Program:
-    """Starts a program that draws; draws_from() asks it by the pipe."""
+    """Starts a program that draws, and reads requests of draws_from() from /run/ask."""
     guest.run("rm -f /run/ask; mkfifo /run/ask")
     program = guest.start(f"{command} <> /run/ask")
     program.wait_for("^(drawing|none)")
@@ -75,29 +74,29 @@ def start_drawing(guest: Guest, command: str) -> Program:
 
 
 def assert_clones_diverge(guest: Guest, program: Program) -> None:
-    """No draw of a new generation is another clone's, or was to come anyway."""
+    """Checks that draws in a new generation differ from other clones and from the old one."""
     with guest.snapshot() as snap:
         a, b = draws_of_clone(snap, program), draws_of_clone(snap, program)
         assert not a.values & b.values
         with snap.restore(snap.options.guid) as first, snap.restore(snap.options.guid) as second:
             for new in (a, b):
                 c, d = (draws_from(clone, program, new.number) for clone in (first, second))
-                assert c & d, "can't tell: with the same GUID the clones differ too"
+                assert c & d, "inconclusive: clones with the same GUID differ too"
                 assert not new.values & (c | d)
 
 
 def draws_of_like_clones(snap: Snapshot, program: Program) -> tuple[Draws, Draws]:
-    """Two clones' draws. One GUID gives always the same, so it alone matters."""
+    """Returns two clones' draws, after checking that the GUID alone determines them."""
     guid = new_guid()
     a, again, b = (draws_of_clone(snap, program, guid) for guid in (guid, guid, new_guid()))
-    assert a == again, "can't tell: with the same GUID the clones differ too"
+    assert a == again, "inconclusive: clones with the same GUID differ too"
     assert not a.values & b.values
     return a, b
 
 
 @pytest.mark.parametrize("ready", [pytest.param("early", marks=pytest.mark.short), "late"])
-def test_nothing_but_the_guid_makes_clones_diverge(boot, ready):
-    """Also if the generator gets ready only later: its first seeding has the GUID in it."""
+def test_guid_alone_makes_clones_diverge(boot, ready):
+    """With "late", the CSPRNG is seeded only after the restore, and the GUID is in that seed."""
     guest = boot(icount=True, **PREDICTABLE)
     load_modules(guest)
     program = start_drawing(guest, f"draw_random map {ready}")
@@ -110,7 +109,7 @@ def test_nothing_but_the_guid_makes_clones_diverge(boot, ready):
 
 
 @pytest.mark.parametrize("way", ["map", "hardware", "read", "poll", "ioctl"])
-def test_clones_diverge_on_the_other_cpu(boot, way):
+def test_clones_diverge_on_other_cpu(boot, way):
     guest = boot(smp=2, **PREDICTABLE)
     load_modules(guest)
     command = on_cpu(1 - interrupted_cpu(guest), f"draw_random {way} early")
@@ -118,8 +117,8 @@ def test_clones_diverge_on_the_other_cpu(boot, way):
 
 
 @pytest.mark.short
-def test_clones_diverge_in_the_vdso(boot):
-    """Which asks the kernel only if its generator was reseeded, as it has its own state."""
+def test_clones_diverge_in_vdso(boot):
+    """The vDSO keeps a state of its own until the kernel's CSPRNG is reseeded."""
     guest = boot(**PREDICTABLE)
     load_modules(guest)
     program = start_drawing(guest, "draw_random map early vdso")
@@ -128,7 +127,7 @@ def test_clones_diverge_in_the_vdso(boot):
     assert_clones_diverge(guest, program)
 
 
-def test_unprivileged_system_call_in_a_jail_reseeds_if_first(boot):
+def test_unprivileged_call_in_jail_reseeds(boot):
     guest = boot(**PREDICTABLE)
     load_modules(guest)
     mask_events(guest)
@@ -140,7 +139,7 @@ def test_unprivileged_system_call_in_a_jail_reseeds_if_first(boot):
             assert_clones_diverge(guest, start_drawing(guest, f"{IN_JAIL} {way} never"))
 
 
-def test_clones_diverge_loaded_before_switch_root_and_without_dev(boot, kernel, logs):
+def test_clones_diverge_after_switch_root_without_dev(boot, kernel, logs):
     image = build.new_image(kernel)
     image.file("init", EARLY_INIT, 0o755)
     guest = boot(image=image.write(logs / "initramfs.cpio"), fresh=True, **PREDICTABLE)

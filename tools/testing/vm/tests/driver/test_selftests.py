@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Runs each test program of tools/testing/selftests in a guest.
 
-Each is one test here, which fails with the names of what failed in it.
+Each program is one test here, which fails with the names of its failed tests.
 """
 
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What programs in a guest see of its snapshot, and of the clones."""
+"""The view of programs in a guest on its snapshot and clones."""
 import pytest
 from harness.acpi_events import events
 
@@ -9,18 +9,13 @@ WAYS = ("read", "poll", "map", "uevent")
 
 
 def watch(guest, way):
-    """Starts a program that waits for one new generation, in that way."""
+    """Starts a program that waits for one new generation."""
     watcher = guest.start(f"wait_generation {way}")
     watcher.wait_for(r"^watching \d+$")
     return watcher
 
 
-def notified(guest) -> int:
-    """How often the hypervisor has sent its event."""
-    return events(guest)
-
-
-def test_new_guid_is_one_new_generation(guest):
+def test_new_guid_bumps_once(guest):
     guest.load_modules()
     assert guest.generation() == 0
     with guest.snapshot() as snap, snap.restore() as clone:
@@ -28,7 +23,7 @@ def test_new_guid_is_one_new_generation(guest):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_clone_wakes_who_waits_by(way, guest):
+def test_clone_wakes_waiter_by(way, guest):
     guest.load_modules()
     watcher = watch(guest, way)
     with guest.snapshot() as snap, snap.restore() as clone:
@@ -37,19 +32,19 @@ def test_clone_wakes_who_waits_by(way, guest):
 
 
 @pytest.mark.short
-def test_same_guid_is_no_new_generation(guest):
+def test_same_guid_does_not_bump(guest):
     guest.load_modules()
     watchers = [watch(guest, way) for way in WAYS]
-    before = notified(guest)
+    before = events(guest)
     with guest.snapshot() as snap, snap.restore(snap.options.guid) as clone:
-        assert notified(clone) == before + 1
+        assert events(clone) == before + 1
         clone.unload_backend()
         assert clone.generation() == 0
         assert all(clone.program(watcher).status is None for watcher in watchers)
 
 
 @pytest.mark.short
-def test_two_clones_are_each_told_once(guest):
+def test_two_clones_are_each_notified_once(guest):
     guest.load_modules()
     watcher = watch(guest, "poll")
     with guest.snapshot() as snap, snap.restore_all(None, None) as clones:
@@ -58,7 +53,7 @@ def test_two_clones_are_each_told_once(guest):
             assert clone.generation() == 1
 
 
-def test_clone_of_a_clone_is_the_next_generation(guest):
+def test_clone_of_clone_bumps_again(guest):
     guest.load_modules()
     with guest.snapshot() as first, first.restore() as clone:
         watcher = watch(clone, "read")
@@ -67,7 +62,7 @@ def test_clone_of_a_clone_is_the_next_generation(guest):
             assert grandchild.generation() == 2
 
 
-def test_restored_clone_that_is_restored_as_itself_stays(guest):
+def test_clone_restored_with_own_guid_does_not_bump(guest):
     guest.load_modules()
     with guest.snapshot() as first, first.restore() as clone:
         assert clone.generation() == 1
@@ -76,7 +71,7 @@ def test_restored_clone_that_is_restored_as_itself_stays(guest):
             assert again.generation() == 1
 
 
-def test_restore_while_the_driver_is_away_counts_when_it_is_back(guest):
+def test_driver_counts_restore_it_missed(guest):
     guest.load_modules()
     guest.unload_backend()
     with guest.snapshot() as snap, snap.restore() as clone:
@@ -85,7 +80,7 @@ def test_restore_while_the_driver_is_away_counts_when_it_is_back(guest):
         assert clone.generation() == 1
 
 
-def test_restore_before_the_driver_first_came_does_not_count(guest):
+def test_restore_before_first_load_does_not_count(guest):
     guest.run("insmod /modules/sysgenid.ko")
     with guest.snapshot() as snap, snap.restore() as clone:
         clone.load_backend()

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A GUID that changes while it is read is one event, if it is written within a millisecond.
+"""A GUID that changes while it is read is one event, if it is written within 1 ms.
 
-An instruction is a nanosecond here, so that the times are the same in every run.
+With icount, a nanosecond is an instruction, so that the times are the same in every run.
 """
 import pytest
 from harness import acpi_tables, kernels
 
-# Those that find mistakes take longer for an interrupt than the driver waits.
+# On debug kernels, an interrupt takes longer than the driver waits.
 pytestmark = pytest.mark.kernels(*kernels.STOCK)
 TIMES = 20
 
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory):
-    """Where the guests' table is, so that they can share a snapshot."""
+    """A directory for the table, whose path stays so that guests share a snapshot."""
     return tmp_path_factory.mktemp("torn")
 
 
@@ -29,7 +29,7 @@ def slowly_written(boot, tables):
 
 
 def increments(guest, size: int, nanoseconds: int) -> list[int]:
-    """By how much the generation grew for each of some GUIDs written in such pieces."""
+    """Returns the increment of the generation for each GUID written in such pieces."""
     said = guest.run(f"torn_guid {TIMES} {size} {nanoseconds}")
     assert len(said.split()) == TIMES
     return [int(word) for word in said.split()]
@@ -38,12 +38,12 @@ def increments(guest, size: int, nanoseconds: int) -> list[int]:
 @pytest.mark.parametrize("size, nanoseconds", (
     (16, 0), (8, 1_000), (8, 10_000), (8, 100_000), (8, 900_000),
     (4, 15_000), (1, 1_000), (1, 5_000), (1, 15_000)))
-def test_guid_that_is_being_written_counts_once(slowly_written, size, nanoseconds):
+def test_slowly_written_guid_counts_once(slowly_written, size, nanoseconds):
     assert set(increments(slowly_written, size, nanoseconds)) == {1}
 
 
-def test_halves_too_far_apart_count_twice_if_seen_between_and_none_is_missed(slowly_written):
-    """A timer tick may see them between as well."""
+def test_halves_2_ms_apart_count_twice_if_seen_between(slowly_written):
+    """A timer tick may also see a GUID between its halves."""
     seen_between = [times % 16 >= 8 for times in range(TIMES, 0, -1)]
     for count, seen in zip(increments(slowly_written, 8, 2_000_000), seen_between, strict=True):
         assert count in ((2,) if seen else (1, 2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The harness itself: that it fails when it should, and loses nothing."""
+"""The harness itself fails when it should, and loses nothing."""
 import os
 import select
 import signal
@@ -14,8 +14,8 @@ from harness.guest import Guest, Options
 
 pytestmark = pytest.mark.kernels("6.1-cloud")
 
-# Lines as kernels print them when something is wrong.
-TROUBLES = (
+# Kernels print such lines when they detect a bug.
+FINDINGS = (
     "BUG: kernel NULL pointer dereference, address: 0000000000000000",
     "BUG: KASAN: slab-use-after-free in sysgenid_read+0x1c/0x80 [sysgenid]",
     "BUG: KCSAN: data-race in sysgenid_poll / sysgenid_notify",
@@ -40,8 +40,8 @@ TROUBLES = (
 )
 
 
-@pytest.mark.parametrize("line", TROUBLES)
-def test_scan_finds(line):
+@pytest.mark.parametrize("line", FINDINGS)
+def test_scan_finds_kernel_reports(line):
     assert scan.findings(f"[    1.0] fine\n[    2.0] {line}\n", []) == [f"[    2.0] {line}"]
 
 
@@ -49,19 +49,19 @@ def write_log(guest: Guest, text: str) -> None:
     guest.run(f"echo '{text}' > /dev/kmsg")
 
 
-def test_trouble_in_the_log_fails_the_test(kernel, logs):
+def test_finding_in_log_fails_test(kernel, logs):
     options = Options(kernel, build.image(kernel))
     with pytest.raises(AssertionError, match="BUG: made up"), Guest(options, logs) as guest:
         write_log(guest, "BUG: made up")
 
 
-def test_expected_trouble_passes(boot):
+def test_expected_finding_passes(boot):
     guest = boot()
     guest.expect("BUG: made up")
     write_log(guest, "BUG: made up")
 
 
-def test_guest_that_panics_is_gone_with_its_log(boot):
+def test_panic_ends_guest_and_keeps_log(boot):
     guest = boot()
     guest.expect("sysrq|Trace|panic|Oops|cut here")
     with pytest.raises(GuestGone):
@@ -69,17 +69,17 @@ def test_guest_that_panics_is_gone_with_its_log(boot):
     assert "sysrq triggered crash" in guest.log()
 
 
-def test_command_that_hangs_is_ended_by_its_time_limit(boot):
+def test_timeout_ends_hung_command(boot):
     with pytest.raises(GuestGone, match="within"):
         boot().run("sleep 1000", seconds=0.5)
 
 
-def test_command_that_fails_says_what_it_printed(boot):
+def test_failed_command_shows_its_output(boot):
     with pytest.raises(AssertionError, match="ended with 3:\nwhy"):
         boot().run("echo why; exit 3")
 
 
-def test_output_goes_through_snapshots_without_a_gap(boot):
+def test_snapshot_loses_no_output(boot):
     guest = boot()
     counter = guest.start("i=0; while :; do i=$((i+1)); echo $i; done")
     counter.wait_for("^100$")
@@ -105,7 +105,7 @@ sys.stdin.read()
 """
 
 
-def test_qemu_ends_when_the_harness_is_killed(kernel, logs):
+def test_qemu_dies_with_harness(kernel, logs):
     code = ORPHAN.format(here=str(host.ROOT / "tools/testing/vm"), kernel=kernel.name, logs=str(logs))
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True) as harness:
@@ -116,13 +116,13 @@ def test_qemu_ends_when_the_harness_is_killed(kernel, logs):
     assert ended
 
 
-def test_half_made_directory_never_shows(tmp_path):
+def test_half_made_directory_is_removed(tmp_path):
     with pytest.raises(host.SetupError), host.making(tmp_path / "made"):
         raise host.SetupError("the disk is full")
     assert not list(tmp_path.iterdir())
 
 
-def test_half_made_directory_of_a_killed_run_is_made_anew(tmp_path):
+def test_half_made_directory_of_killed_run_is_replaced(tmp_path):
     (tmp_path / ".made.half-made/rubbish").mkdir(parents=True)
     with host.making(tmp_path / "made") as directory:
         (directory / "content").touch()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Debian 13 as the host: a fresh one, in which nothing but make is installed.
+"""Debian 13 as the host: a fresh root with only make installed.
 
-It has this machine's kernel, processes and /dev, so that a kernel's or systemd's part
-in it, and KVM, are not seen.
+The root shares this machine's kernel, processes and /dev. The test therefore covers
+neither the kernel and systemd of that host, nor KVM.
 """
 import os
 import shutil
@@ -13,7 +13,7 @@ from harness import debian, host, packages
 pytestmark = pytest.mark.debian
 
 RELEASE = "trixie"
-# The cache has paths in it, so that it is where it is here.
+# The cache contains absolute paths, so it needs the same path inside.
 ENTER = r"""
 set -e
 root=$1 cache=$2
@@ -30,7 +30,7 @@ exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin HOME=/root SYSGENID_CACHE="$c
 
 @pytest.fixture(scope="module")
 def fresh():
-    """Gives a function that runs a command in the fresh host's copy of this checkout."""
+    """Yields a function that runs a command in a fresh host with a copy of this checkout."""
     packages.install(debian.FOR_ROOT)
     root = host.BUILD / f"host-{RELEASE}"
     with host.locked(root.name, host.BUILD):
@@ -52,8 +52,8 @@ def fresh():
 
 
 @pytest.mark.timeout(3600)
-def test_make_demo_and_make_check(fresh):
-    """With a kernel of another release, built for in a root, and with one of its own."""
+def test_fresh_host_runs_demo_and_check(fresh):
+    """Tests one kernel of the host's own release, and one of another release."""
     assert "Clone B" in fresh("make", "-C", "/sysgenid", "demo")
     fresh("make", "-C", "/sysgenid", "check", "JOBS=1", "PYTEST_ARGS=tests/driver/test_snapshot.py "
           "tests/driver/test_modules.py --kernel 6.1-cloud --kernel 6.12-trixie-cloud")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The choice of kernels, and the cache: what is missing is said in one sentence."""
+"""The choice of kernels, and the cache: a missing part is one error line."""
 import os
 import subprocess
 import sys
@@ -21,18 +21,18 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def visible(directory: Path) -> list[str]:
-    """What a run left there, but for locks."""
+    """Returns the names of the files that a run left, except locks."""
     return [path.name for path in directory.iterdir() if not path.name.endswith(".lock")]
 
 
-def test_mirror_without_the_release_is_one_sentence(cache, monkeypatch):
+def test_missing_release_is_one_error_line(cache, monkeypatch):
     monkeypatch.setattr(archive, "mirror", lambda _: "http://localhost:9/debian")
     with pytest.raises(host.SetupError, match="lists of trixie failed: .*mirror can't be reached"):
         kernels.get.__wrapped__("6.12-trixie-cloud")
     assert visible(cache) == ["apt"]
 
 
-def test_release_without_the_kernel_is_one_sentence(cache, monkeypatch, tmp_path):
+def test_missing_kernel_is_one_error_line(cache, monkeypatch, tmp_path):
     monkeypatch.setattr(archive, "mirror", lambda _: f"[trusted=yes] file:{tmp_path}")
     for suite in ("trixie", "trixie-updates", "trixie-security"):
         directory = tmp_path / f"dists/{suite}"
@@ -43,7 +43,7 @@ def test_release_without_the_kernel_is_one_sentence(cache, monkeypatch, tmp_path
         kernels.get.__wrapped__("6.12-trixie-cloud")
 
 
-def test_root_whose_mirror_breaks_off_is_not_there(cache, monkeypatch):
+def test_failed_root_is_removed(cache, monkeypatch):
     monkeypatch.setattr(Archive, "refresh", lambda _: None)
     monkeypatch.setattr(Archive, "sources", lambda _: ["deb http://localhost:9/debian trixie main"])
     with pytest.raises(host.SetupError, match="^making a root of Debian's trixie failed: "):
@@ -54,7 +54,7 @@ def test_root_whose_mirror_breaks_off_is_not_there(cache, monkeypatch):
 FULL_DISK = 'mount -t tmpfs -o size=24m cache "$SYSGENID_CACHE" && "$@"; find "$SYSGENID_CACHE" -name "*half*"'
 
 
-def test_full_disk_is_one_sentence(tmp_path):
+def test_full_disk_is_one_error_line(tmp_path):
     done = subprocess.run(
         ["unshare", *(["--map-root-user"] if os.geteuid() else []), "--mount", "sh", "-c",
          FULL_DISK, "sh", sys.executable, "-m", "harness.kernels", "6.1-cloud"],
@@ -67,7 +67,7 @@ def test_full_disk_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("ci", ["", "true"])
-def test_kernel_that_cannot_be_had_is_left_out_loudly_and_is_an_error_under_ci(monkeypatch, ci):
+def test_missing_kernel_is_reported_and_fails_ci(monkeypatch, ci):
     def get(name):
         raise host.SetupError(f"no {name}")
     monkeypatch.setattr(kernels, "get", get)
@@ -82,7 +82,7 @@ def test_kernel_that_cannot_be_had_is_left_out_loudly_and_is_an_error_under_ci(m
         assert option.missing == {"backports-rt": "no backports-rt"}
 
 
-def test_what_no_run_has_used_for_long_is_dropped(cache):
+def test_unused_cache_entry_is_dropped(cache):
     ages = {"used": 0, "old": host.UNUSED_DAYS + 1, "old, but used again": host.UNUSED_DAYS + 1}
     for name, days in ages.items():
         (cache / name / "content").mkdir(parents=True)
