@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The modules build without a warning, by the strictest of the usual checks."""
+"""The modules build without a warning of gcc or sparse."""
 import re
 import shutil
 from dataclasses import replace
@@ -9,13 +9,13 @@ from harness import build, host
 
 pytestmark = pytest.mark.every_kernel
 
-# gcc's and sparse's, not kbuild's about the machine that it runs on.
+# Messages of gcc and sparse; Kbuild's warnings about the build machine do not match.
 COMPLAINT = re.compile(r"^\S+\.[chS]:\d+.*(warning|error): |^(WARNING|ERROR): ", re.M)
 
 
 @pytest.fixture
 def elsewhere(kernel):
-    """A directory where nothing is built yet, so that everything is looked at."""
+    """An empty build directory, so that every file is compiled and checked."""
     directory = build.directory(kernel).with_name(f"{kernel.name}-strict")
     with host.locked(directory.name, host.BUILD / "locks"):
         shutil.rmtree(directory, ignore_errors=True)
@@ -23,21 +23,21 @@ def elsewhere(kernel):
         shutil.rmtree(directory)
 
 
-def test_no_warning_from_gcc_nor_sparse(kernel, elsewhere):
+def test_modules_build_without_warning(kernel, elsewhere):
     printed = build.make_modules(kernel, "W=1", "C=2", into=elsewhere)
     printed += build.make_test_modules(kernel, "W=1", "C=2", into=elsewhere)
     assert "sysgenid.ko" in printed and "vm_generation_id.ko" in printed
     assert not COMPLAINT.search(printed), printed
 
 
-def test_dkms_is_to_build_for_the_kernel(kernel):
+def test_dkms_accepts_kernel(kernel):
     pattern = re.search(r'^BUILD_EXCLUSIVE_KERNEL="(.*)"$', (host.ROOT / "dkms.conf").read_text(),
                         re.M)[1]
     assert re.match(pattern, kernel.release)
 
 
-# Definitions that Linux 6.5 brought with linux/cleanup.h, in all headers, and Linux
-# 6.4 with linux/lockdep.h. Linux 6.1 has both since some update.
+# Definitions that Linux 6.5 added with linux/cleanup.h in all headers, and Linux 6.4 in
+# linux/lockdep.h. Later updates of Linux 6.1 have both.
 ADDED = re.compile(r"^#include <linux/cleanup\.h>\n|^\s*scoped_guard\(.*\n|"
                    r"^DEFINE_(?:CLASS|FREE|GUARD|LOCK_GUARD_[01])\(.*\n(?:[ \t].*\n)*|"
                    r"^#define (?:DEFINE_WAIT_OVERRIDE_MAP|lock_map_acquire_try)\("
@@ -46,14 +46,14 @@ ADDED = re.compile(r"^#include <linux/cleanup\.h>\n|^\s*scoped_guard\(.*\n|"
 
 @pytest.fixture
 def early_kernel(kernel, tmp_path):
-    """The kernel with headers like those from before Linux 6.4."""
+    """The kernel with the headers of an early 6.1, without these definitions."""
     sources = kernel.build_tree.parent
     copy = tmp_path / "src"
     shutil.copytree(sources, copy, symlinks=True)
     tree = copy / kernel.build_tree.name
     makefile = tree / "Makefile"
     makefile.write_text(makefile.read_text().replace(f"{sources}/", f"{copy}/"))
-    (tmp_path / "lib").symlink_to(sources.parent / "lib")  # which a link in the copy leads to
+    (tmp_path / "lib").symlink_to(sources.parent / "lib")  # the target of a link in the copy
     for header in copy.glob("*-common/include/linux/**/*.h"):
         if header.name == "cleanup.h":
             header.unlink()
@@ -63,9 +63,9 @@ def early_kernel(kernel, tmp_path):
 
 
 @pytest.mark.kernels("6.1-cloud")
-def test_no_warning_with_an_early_6_1_nor_without_a_function_tracer(early_kernel, tmp_path):
+def test_modules_build_for_early_6_1_and_without_ftrace(early_kernel, tmp_path):
     assert not COMPLAINT.search(build.make_modules(early_kernel, "W=1", into=tmp_path / "build"))
-    # The counter is of use without looks, too.
+    # Without ftrace, the modules build without looks.
     config = early_kernel.build_tree / "include/generated/autoconf.h"
     text, removed = re.subn(r"#define CONFIG_(FUNCTION_|DYNAMIC_F)\w+ 1\n", "", config.read_text())
     assert removed

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """A Debian with the packages installed, through a snapshot and two clones.
 
-All that a user gets: udev loads the module, systemd starts the overseer, hooks
-run in each clone. Long, so not in `make check`: `make check-debian`.
+udev loads the module, systemd starts the overseer, and hooks run in each clone. The
+tests take long, so that only `make check-debian` runs them.
 """
 import json
 from dataclasses import replace
@@ -18,13 +18,13 @@ pytestmark = [pytest.mark.kernels(*NAMES), pytest.mark.debian]
 
 HOOKS_DIRECTORY = "/etc/sysgenid/hooks.d"
 HOOKS = ("10-random-seed", "20-ssh-host-keys", "30-machine-id", "40-dhcp-lease")
-# In the group that may be waited for; slow, so that there is something to wait for.
+# A slow watcher, whose group may be tracked.
 TRACKED = """[Service]
 User=nobody
 Group=sysgenid
 ExecStart=/usr/sbin/sysgenid run -- sh -c 'sleep 1; echo adjusted to $SYSGENID_GENERATION'
 """
-# Its /dev has no devices of the system, but for what the drop-in shows.
+# The drop-in adds /dev/sysgenid to this unit's private /dev.
 CONFINED = """[Service]
 PrivateDevices=yes
 DevicePolicy=closed
@@ -41,19 +41,19 @@ Type=oneshot
 ExecStart=/bin/sh -c 'test -c /dev/sysgenid && touch /run/early'
 """
 WANTED = """[Unit]
-Description=A unit that somebody wants to be run after a clone
+Description=A unit to run in each clone
 [Service]
 Type=oneshot
 ExecStart=/bin/sh -c 'echo ran >> /run/wanted'
 """
-# It keeps in memory what no clone may share, and takes its time to restart.
+# A unit with a state that no clone may share, and with a slow restart.
 KEEPS = """[Service]
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/sh -c 'sleep 1; cat /proc/sys/kernel/random/uuid > /run/kept'
 """
-# Programs that run since before the snapshot; those that have OpenSSL's random
-# numbers from the provider, a second time without it.
+# Programs that are started before the snapshot. Those that draw from the provider run a
+# second time without it.
 FIXED = {name: programs.ROWS[name].command for name in (
     "kernel: getrandom()", "OpenSSL: RAND_bytes()", "OpenSSL: RAND_priv_bytes()",
     "Python: ssl.RAND_bytes()")}
@@ -92,7 +92,7 @@ FILES = {
     **{f"{HOOKS_DIRECTORY}/{name}": f"-> /usr/share/sysgenid/hooks/{name}" for name in HOOKS},
     f"{HOOKS_DIRECTORY}/90-note": "#!/bin/sh\necho $SYSGENID_GENERATION >> /run/noted\n",
 }
-# What manages the network, and how to wait for a lease.
+# The network manager's configuration, and a command that waits for a lease.
 MANAGERS = {
     "6.1-cloud": ({"etc/network/interfaces": IFUPDOWN},
                   "until systemctl -q is-active networking; do sleep 0.2; done"),
@@ -107,7 +107,7 @@ RANDOM_SEED = "sha256sum < /var/lib/systemd/random-seed"
 DHCP_COOKIE = b"\x63\x82\x53\x63"     # before a message's options
 DHCP_TYPE, DHCP_CLIENT = 53, 61         # options
 ACK, RELEASE = b"\5", b"\7"
-# Hooks that go on for ever, and that have themselves cut short.
+# A hook that runs until the test ends it, and a hook that interrupts itself.
 SLOW = """#!/bin/sh
 echo began >> /run/slow
 until test -e /run/go; do sleep 0.2; done
@@ -121,7 +121,7 @@ FINGERPRINTS = "for key in /etc/ssh/ssh_host_*_key; do ssh-keygen -y -f $key; do
 
 @pytest.fixture(scope="session")
 def kernel(request):
-    """The stock kernel, with more time, as a whole system starts."""
+    """The stock kernel with longer time limits, as a whole system boots slowly."""
     return replace(kernels.get(request.param), patience=3, memory=768)
 
 
@@ -148,7 +148,7 @@ def wait_lease(guest: Guest) -> None:
 
 
 def dhcp_messages(guest: Guest) -> list[dict[int, bytes]]:
-    """The options of each DHCP message since the guest was started or restored."""
+    """Returns the options of each DHCP message since the guest's start or restore."""
     messages = []
     for options in guest.packets().split(DHCP_COOKIE)[1:]:
         messages.append({})
@@ -159,7 +159,7 @@ def dhcp_messages(guest: Guest) -> list[dict[int, bytes]]:
 
 
 def identity(guest: Guest) -> list[str | bytes]:
-    """What no other guest may have; after a DHCP exchange."""
+    """Returns identities that no other guest may have; needs a DHCP exchange before."""
     clients = {message[DHCP_CLIENT] for message in dhcp_messages(guest)
                if DHCP_CLIENT in message}
     return [*guest.run(PUBLIC_KEYS).split()[1::3], *clients,
@@ -167,21 +167,21 @@ def identity(guest: Guest) -> list[str | bytes]:
 
 
 def start_services(guest: Guest) -> Program:
-    """Waits for what udev has started, and starts services, and programs that draw."""
+    """Waits for the overseer, and starts services and programs that draw."""
     guest.run("until systemctl -q is-active sysgenidd; do sleep 0.2; done", 120)
     guest.run("systemctl start tracked confined keeps; mkdir -p /run/sshd;"
               "until grep -qx 2 /sys/class/misc/sysgenid/watchers; do sleep 0.2; done", 60)
     wait_lease(guest)
-    # From here on as on a system that has no D-Bus daemon.
+    # From now on, the system is one without a D-Bus daemon.
     guest.run("mv /run/dbus/system_bus_socket /run/dbus/away")
     guest.run("sysgenid-openssl enable", 60)
     return programs.start_programs(guest)
 
 
 def check_before(guest: Guest, kernel) -> None:
-    """Nothing has been done by hand up to here."""
-    assert "vm_generation_id" in guest.run("cat /proc/modules"), "it was not loaded"
-    assert guest.status("test -e /run/early") == 0, "the device was not there early"
+    """Checks what udev and systemd have set up by themselves."""
+    assert "vm_generation_id" in guest.run("cat /proc/modules"), "the driver is not loaded"
+    assert guest.status("test -e /run/early") == 0, "the device was missing early in the boot"
     assert "updates/dkms" in guest.run("/sbin/modinfo -n vm_generation_id")
     assert guest.run("cat /sys/class/misc/sysgenid/source") == "vmgenid\n"
     assert guest.run("stat -c '%a %U %G' /dev/sysgenid") == "664 root sysgenid\n"
@@ -195,7 +195,7 @@ def check_before(guest: Guest, kernel) -> None:
 
 
 def check_clone(clone: Guest) -> None:
-    """What a clone's user sees."""
+    """Checks the services, hooks and leases of a settled clone."""
     wait_settled(clone, 1)
     assert clone.run("cat /run/noted") == "1\n"
     assert clone.run("cat /run/wanted") == "ran\n"
@@ -216,10 +216,10 @@ def check_clone(clone: Guest) -> None:
     clone.run("/usr/sbin/sshd -t")
     wait_lease(clone)
     types = [message[DHCP_TYPE] for message in dhcp_messages(clone)]
-    assert ACK in types and RELEASE not in types, "it was another clone's lease, too"
+    assert ACK in types and RELEASE not in types, "a release would end other clones' lease"
 
 
-def test_two_clones_of_a_debian(kernel, image, boot):
+def test_two_clones_of_debian_share_nothing(kernel, image, boot):
     guest = boot(image=image, network=True, append="net.ifnames=0", fresh=True,
                  cpu_flags="-rdrand,-rdseed")
     control = start_services(guest)
@@ -235,14 +235,14 @@ def test_two_clones_of_a_debian(kernel, image, boot):
         for name, count in programs.repeated(*drawn).items():
             assert (count == 0) == (name in FIXED), f"{name}: {count} draws were repeated"
         if kernel.name == NAMES[0]:
-            # Nothing of this depends on the kernel.
+            # These checks do not depend on the kernel.
             check_interruptions(clones[1])
         check_restart_and_unload(clones[0])
         check_upgrade_and_purge(clones[0])
 
 
 def check_interruptions(clone: Guest) -> None:
-    """A hook that is cut short is run again, but no hook for ever."""
+    """Checks that an interrupted hook runs again, at most three times."""
     clone.run(f"cd {HOOKS_DIRECTORY} && rm {' '.join(HOOKS)}")
     for name, script in (("80-slow", SLOW), ("85-restarts", RESTARTS)):
         clone.run(f"cat > {HOOKS_DIRECTORY}/{name} <<'end'\n{script}end\n"
@@ -257,7 +257,7 @@ def check_interruptions(clone: Guest) -> None:
 
 
 def check_restart_and_unload(clone: Guest) -> None:
-    """The service and the modules go and come, and nothing is done twice."""
+    """Checks that restarts of the service and the modules repeat no hook."""
     clone.run("systemctl restart sysgenidd")
     assert clone.run("cat /run/noted") == "1\n"
     clone.run("systemctl stop sysgenidd tracked confined && modprobe -r vmgenid && ! lsmod | grep sysgenid")
@@ -268,7 +268,7 @@ def check_restart_and_unload(clone: Guest) -> None:
 
 
 def check_upgrade_and_purge(clone: Guest) -> None:
-    """The running service is replaced by the new one, and a purge ends it."""
+    """Checks that an upgrade restarts the service, and that a purge ends it."""
     hooks = clone.run("ls -l /etc/sysgenid/hooks.d")
     old = clone.run("systemctl show -P MainPID sysgenidd")
     clone.run("dpkg -i /next/*.deb", 120)
@@ -288,7 +288,7 @@ def check_upgrade_and_purge(clone: Guest) -> None:
 
 
 @pytest.mark.kernels("6.12-cloud", "6.12-trixie-cloud")
-def test_a_debian_without_the_device_stays_quiet(kernel, image, boot):
+def test_debian_without_device_stays_quiet(kernel, image, boot):
     guest = boot(image=image, guid=None, fresh=True)
     assert "sysgenid" not in guest.run("cat /proc/modules")
     assert guest.status("systemctl is-active sysgenidd") != 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What `make install` installs, and what programs make of it, on this machine.
+"""The files that `make install` installs, used by programs on this machine.
 
-A file stands in for the device, where there has to be one.
+A file stands in for the device.
 """
 import json
 import os
@@ -25,7 +25,7 @@ STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """Where all but the modules is installed."""
+    """The directory with all but the modules installed."""
     packages.install(NEEDED)
     directory = tmp_path_factory.mktemp("install")
     output, root = directory / "output", directory / "root"
@@ -38,7 +38,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def device(tmp_path) -> Path:
-    """A file in the place of /dev/sysgenid."""
+    """A file that stands in for /dev/sysgenid."""
     path = tmp_path / "device"
     path.write_bytes(bytes(4096))
     return path
@@ -65,12 +65,12 @@ def start(program: Path, root: Path, device: Path) -> subprocess.Popen:
 
 
 def ask(program: subprocess.Popen) -> str:
-    """Sends a line, and returns the one that is the answer."""
+    """Sends an empty line, and returns the answer."""
     program.stdin.write("\n")
     return program.stdout.readline().strip()
 
 
-def test_the_library_is_found_by_its_names(root):
+def test_library_has_soname_and_links(root):
     directory = root / LIBDIR
     assert os.readlink(directory / "libsysgenid.so") == "libsysgenid.so.1"
     assert os.readlink(directory / "libsysgenid.so.1") == "libsysgenid.so.1.0.0"
@@ -80,23 +80,23 @@ def test_the_library_is_found_by_its_names(root):
 
 
 def declared() -> set[str]:
-    """The functions in the header; the inline ones are exported, too."""
+    """Returns the functions in the header; the inline ones are exported, too."""
     text = re.sub(r"/\*.*?\*/|\n{\n.*?\n}\n|typedef .*?;|^#define.*?$", "",
                   (LIB / "sysgenid.h").read_text(), flags=re.S | re.M)
     return set(re.findall(r"\b(sysgenid_\w+)\(", text))
 
 
 def symbols(root, library: str, *options: str) -> list[list[str]]:
-    """The columns of readelf for each symbol that a library defines for others."""
+    """Returns the columns of readelf for each global symbol that a library defines."""
     said = host.run(["readelf", "-W", *options, root / LIBDIR / library], "reading the symbols")
     found = [line.split() for line in said.splitlines()]
     return [row[1:] for row in found if len(row) == 8 and row[4] in ("GLOBAL", "WEAK")
             and row[6] not in ("UND", "Ndx")]
 
 
-def test_the_shared_library_exports_what_the_header_declares_and_nothing_else(root):
+def test_shared_library_exports_only_header(root):
     exported = symbols(root, "libsysgenid.so", "--dyn-syms")
-    # No data: a program would have a copy of its own, which nobody changes.
+    # Exported data would be copied into the program, and the library would not update it.
     assert {row[2] for row in exported if row[5] != "ABS"} == {"FUNC"}
     names = {row[6] for row in exported} - {"LIBSYSGENID_1.0"}
     assert names == {f"{name}@@LIBSYSGENID_1.0" for name in declared()}
@@ -105,7 +105,7 @@ def test_the_shared_library_exports_what_the_header_declares_and_nothing_else(ro
     assert listed == declared() | {"LIBSYSGENID_1.0"}
 
 
-def test_the_static_library_takes_no_names_but_its_own(root):
+def test_static_library_defines_only_own_names(root):
     defined = symbols(root, "libsysgenid.a", "--syms")
     assert {row[6] for row in defined if row[4] != "HIDDEN"} == declared()
     for row in defined:
@@ -113,12 +113,12 @@ def test_the_static_library_takes_no_names_but_its_own(root):
         assert (row[4] == "HIDDEN") == (row[6] not in declared()), row
 
 
-def test_the_kernels_header_is_installed(root):
+def test_uapi_header_is_installed(root):
     assert (root / "usr/include/linux/sysgenid.h").read_bytes() == (
         host.ROOT / "include/uapi/linux/sysgenid.h").read_bytes()
 
 
-# Prints whether the check finds a change, for each line of input.
+# This program prints for each line of input whether the check finds a change.
 CHECKER = """#include <sysgenid.h>
 #include <stdio.h>
 static struct sysgenid_seen seen;
@@ -153,7 +153,7 @@ COMPILERS = {
 
 
 def check_changes(program: Path, root: Path, device: Path, **more: str) -> None:
-    """Has the checker look before and after a change."""
+    """Checks the program's output before and after a change."""
     with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                           bufsize=1, env=environment(root, device) | more) as checker:
         assert [ask(checker), ask(checker)] == ["1 1", "0 1"]
@@ -164,7 +164,7 @@ def check_changes(program: Path, root: Path, device: Path, **more: str) -> None:
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_the_check_works_compiled_as(root, device, tmp_path, compiler):
+def test_check_works_compiled_as(root, device, tmp_path, compiler):
     argv = COMPILERS[compiler]
     source = tmp_path / ("checker.cc" if "g++" in argv else "checker.c")
     source.write_text(CHECKER)
@@ -179,8 +179,7 @@ def test_the_check_works_compiled_as(root, device, tmp_path, compiler):
 @pytest.mark.parametrize("flags", [["-Wl,-Bsymbolic"], ["-Wl,-Bsymbolic", "-flto"], ["-O0"]],
                          ids=["bound", "LTO", "not optimized"])
 @pytest.mark.parametrize("linked", ["shared", "static"])
-def test_the_check_works_in_a_library_of_a_program_without_pie(root, device, tmp_path, flags,
-                                                               linked):
+def test_check_works_in_library_of_non_pie_program(root, device, tmp_path, flags, linked):
     (tmp_path / "part.c").write_text(CHECKER.replace("int main", "int part(void);\nint part"))
     (tmp_path / "user.c").write_text("#include <sysgenid.h>\nint part(void);\n"
                                      "int main(void) { return part() + sysgenid_open(); }\n")
@@ -201,8 +200,8 @@ int check(const struct sysgenid_seen *seen) { return sysgenid_changed(seen, 0); 
 """
 
 
-def test_the_check_has_no_more_than_eight_loads_above_one_word(tmp_path):
-    """One word took four: its address, a pointer to it, the word, and what was seen."""
+def test_check_takes_at_most_12_loads(tmp_path):
+    """A check of one word takes four: its address, a pointer, the word, the one seen."""
     (tmp_path / "check.c").write_text(IN_LINE)
     host.run(["gcc", "-O2", "-fPIC", "-c", f"-I{LIB}", "-o", tmp_path / "check.o",
               tmp_path / "check.c"], "compiling the check")
@@ -212,8 +211,8 @@ def test_the_check_has_no_more_than_eight_loads_above_one_word(tmp_path):
     assert 8 <= len(loads) <= 4 + 8, said
 
 
-def test_the_check_works_in_a_32_bit_program(device, tmp_path):
-    """With the library compiled so, too."""
+def test_check_works_in_32_bit_program(device, tmp_path):
+    """The library is compiled for 32 bits, too."""
     packages.install(NEEDED)
     host.run(["make", "-s", "-C", LIB, f"OUTPUT={tmp_path}/lib", f"{CFLAGS} -m32",
               f"{tmp_path}/lib/libsysgenid.a"], "building the library")
@@ -232,7 +231,7 @@ LINKS = {
 
 @pytest.fixture(params=LINKS)
 def examples(request, root, tmp_path) -> Path:
-    """The examples, built as a user would, in each way of linking."""
+    """The examples, built like a user's programs, in each way of linking."""
     options, flags = LINKS[request.param]
     for source in (LIB / "examples").glob("*.c"):
         host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o",
@@ -260,13 +259,13 @@ def unshifted(z: int, by: int) -> int:
 
 
 def following(number: str) -> str:
-    """What the example's generator gives after that, if it is not seeded anew."""
+    """Returns the next number of the example's generator, if it does not reseed."""
     z = unshifted(int(number, 16), 31) * pow(0x94d049bb133111eb, -1, 1 << 64) & MASK
     z = unshifted(z, 27) * pow(0xbf58476d1ce4e5b9, -1, 1 << 64) & MASK
     return f"{mixed(unshifted(z, 30) + GAMMA & MASK):016x}"
 
 
-def test_the_generator_seeds_itself_anew_in_a_new_generation_only(examples, root, device):
+def test_prng_reseeds_only_in_new_generation(examples, root, device):
     with start(examples / "prng", root, device) as prng:
         first, second = ask(prng), ask(prng)
         assert second == following(first)
@@ -278,7 +277,7 @@ def test_the_generator_seeds_itself_anew_in_a_new_generation_only(examples, root
     assert prng.returncode == 0
 
 
-def test_the_daemon_has_a_new_prefix_in_a_new_generation(examples, root, device):
+def test_daemon_has_new_prefix_in_new_generation(examples, root, device):
     with start(examples / "daemon", root, device) as daemon:
         prefix = ask(daemon).partition("-")[0]
         assert ask(daemon) == f"{prefix}-2"
@@ -310,7 +309,7 @@ int main(void)
 """
 
 
-def test_loading_it_again_and_again_costs_one_descriptor(root, device, tmp_path):
+def test_repeated_dlopen_costs_one_descriptor(root, device, tmp_path):
     (tmp_path / "loader.c").write_text(LOADER)
     host.run(["gcc", "-o", tmp_path / "loader", tmp_path / "loader.c"], "building a loader")
     assert host.run([tmp_path / "loader"], "loading", env=environment(root, device)) == "1"
@@ -339,18 +338,18 @@ def test_closed_standard_streams_stay_closed(root, device, tmp_path):
                           env=environment(root, device)).returncode == 0
 
 
-def test_the_manual_pages_are_in_order_and_complete(root):
+def test_manual_pages_are_valid_and_complete(root):
     pages = sorted((root / "usr/share/man").rglob("*.[38]"))
     public = {name for name in declared() if not name.endswith("_")}
     assert {page.stem for page in pages} >= public | {"sysgenid", "sysgenidd"}
     for page in pages:
         other = re.match(r"\.so (\S+)\n$", page.read_text())
         shown = root / "usr/share/man" / other[1] if other else page
-        assert not host.run(["mandoc", "-T", "lint", "-W", "warning", shown], f"judging {shown}")
+        assert not host.run(["mandoc", "-T", "lint", "-W", "warning", shown], f"checking {shown}")
         assert page.stem in shown.read_text().partition(".SH SYNOPSIS")[0], page
 
 
-def test_the_apparmor_abstraction_can_be_included(root, tmp_path):
+def test_apparmor_abstraction_can_be_included(root, tmp_path):
     packages.install(("apparmor",))
     profile = tmp_path / "profile"
     profile.write_text("profile test {\n  include <abstractions/sysgenid>\n}\n")
@@ -418,7 +417,7 @@ def test_fish_completes(root):
         "wait-settled", "wait-watchers", "--dry-run"]
 
 
-# Stand-ins for zsh's own functions, to see their arguments.
+# These functions replace zsh's own, and print their arguments.
 ZSH = """
 _describe() { print -l ${(P)2} }
 _arguments() { print -l -- "$@" }
@@ -438,7 +437,7 @@ def test_zsh_completes(root, line, offered):
     assert offered in said
 
 
-def test_another_prefix_is_in_all_that_names_a_path(root, tmp_path):
+def test_prefix_is_in_all_paths(root, tmp_path):
     host.run(["make", "-s", "-C", TOOLS, "install", f"OUTPUT={tmp_path}/output",
               f"DESTDIR={tmp_path}/root", "PREFIX=/usr/local", CFLAGS], "installing")
     units = tmp_path / "root/lib/systemd/system"
@@ -448,7 +447,7 @@ def test_another_prefix_is_in_all_that_names_a_path(root, tmp_path):
         tmp_path / "root/etc/sysgenid/hooks.d/README.txt").read_text()
 
 
-# Which driver a kernel comes with: files, and its list of what is built in.
+# A kernel's own driver: its module files, and its list of built-in modules.
 OURS, KERNELS = "vm_generation_id.ko", "vmgenid.ko"
 TREES = {
     "none": ([OURS], ""),
@@ -460,7 +459,7 @@ STAND_IN = ('static const char info[] __attribute__((section(".modinfo"), used))
 
 
 def make_tree(directory: Path, files: list[str], built_in: str) -> None:
-    """A kernel's modules, as far as depmod goes."""
+    """Makes a kernel's directory of modules, as far as depmod reads it."""
     modules = directory / "lib/modules/6.99.0"
     modules.mkdir(parents=True)
     for name in files:
@@ -475,25 +474,25 @@ def make_tree(directory: Path, files: list[str], built_in: str) -> None:
 
 
 def loaded(directory: Path, name: str, config: Path = TOOLS / "integration/modprobe.conf") -> list[str]:
-    """The modules that modprobe would load."""
+    """Returns the modules that modprobe would load."""
     said = host.run(["/sbin/modprobe", "-n", "-v", "-d", directory, "-S", "6.99.0", "-C", config,
                      name], "asking modprobe")
     return [line.split("/")[-1].strip() for line in said.splitlines()]
 
 
 @pytest.mark.parametrize("driver", TREES)
-def test_modprobe_loads_ours_whatever_driver_the_kernel_has(driver, tmp_path):
+def test_modprobe_prefers_our_driver(driver, tmp_path):
     make_tree(tmp_path, *TREES[driver])
     assert loaded(tmp_path, "vmgenid") == [OURS]
 
 
-def test_where_ours_is_not_built_the_kernels_can_be_loaded(tmp_path):
+def test_kernel_driver_loads_where_ours_is_not_built(tmp_path):
     make_tree(tmp_path, [KERNELS], "")
-    assert loaded(tmp_path, "acpi:VMGENCTR:") == [KERNELS], "as udev asks for it"
+    assert loaded(tmp_path, "acpi:VMGENCTR:") == [KERNELS], "udev loads it by this alias"
     assert loaded(tmp_path, "vmgenid", Path("/dev/null")) == [KERNELS]
 
 
-def test_json_of_the_installed_command_can_be_read(root, device):
+def test_installed_command_prints_valid_json(root, device):
     set_generation(device, 7)
     said = host.run([root / "usr/sbin/sysgenid", "status", "--json"], "asking for the status",
                     env=environment(root, device))
@@ -522,7 +521,7 @@ cat /etc/calls
 """
 
 
-def test_new_ssh_keys_are_as_long_as_the_old_ones_and_sshd_loads_them():
+def test_new_ssh_keys_keep_length_and_sshd_reloads():
     said = host.run(["unshare", "-rm", "sh", "-ec", SSH_KEYS, "sh",
                      TOOLS / "hooks/20-ssh-host-keys"], "making keys").splitlines()
     before, after, calls = said[:3], said[3:6], said[6:]
@@ -533,7 +532,7 @@ def test_new_ssh_keys_are_as_long_as_the_old_ones_and_sshd_loads_them():
 
 
 def vmclock(path: Path, generation: int) -> Path:
-    """A page as /dev/vmclock0 shows it; uapi-group.org/specifications/specs/vmclock."""
+    """Writes a page like /dev/vmclock0's; uapi-group.org/specifications/specs/vmclock."""
     page = bytearray(4096)
     struct.pack_into("<IIH", page, 0, 0x4B4C4356, 4096, 1)
     struct.pack_into("<Q", page, 24, 1 << 8)        # flags: there is a generation
@@ -543,16 +542,16 @@ def vmclock(path: Path, generation: int) -> Path:
 
 
 @pytest.mark.parametrize("generation", [7, 2**53 - 1, 2**53 + 1, 2**64 - 1])
-def test_no_generation_loses_precision_in_json(root, tmp_path, generation):
+def test_json_generation_keeps_precision(root, tmp_path, generation):
     clock = vmclock(tmp_path / "vmclock", generation)
     said = host.run([root / "usr/sbin/sysgenid", "get", "--json"], "asking for the generation",
                     env=environment(root, Path("/nowhere")) | {"SYSGENID_VMCLOCK": str(clock)})
-    # As a reader that has numbers of double precision only.
+    # Some readers only have numbers of double precision.
     read = json.loads(said, parse_int=float)["generation"]
     assert int(read) == generation and isinstance(read, str) == (generation > 2**53 - 1)
 
 
-def test_dkms_and_the_packages_have_the_same_version():
+def test_dkms_and_packages_have_same_version():
     changelog = (host.ROOT / "debian/changelog").read_text()
     dkms = (host.ROOT / "dkms.conf").read_text()
     assert re.match(r"sysgenid \((.*?)\)", changelog)[1] == re.search(

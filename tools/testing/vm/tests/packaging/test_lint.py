@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What can be found wrong with the sources without running them.
+"""Static checks of the sources.
 
-The kernel's own tools are those of linux-source-6.12; gcc's and sparse's
-warnings, on every kernel, are test_build.py's.
+The kernel's own tools come from linux-source-6.12. test_build.py checks the warnings of
+gcc and sparse on every kernel.
 """
 import re
 import shutil
@@ -13,21 +13,21 @@ from pathlib import Path
 from harness import built_kernels, host, kernels, packages
 
 KERNEL_CODE = ("compat", "drivers", "include")
-# The one directory that names kernel versions, and defines what newer ones have.
+# Only compat/ names kernel versions, and defines macros of newer kernels.
 COMPAT_IGNORES = "LINUX_VERSION_CODE,CONSTANT_COMPARISON,MACRO_ARG_UNUSED"
-# Scripts that need a compiler for OCaml, for bitmaps of one chip and for a
-# pointer compared with 0, of which sparse warns as well.
+# These scripts need an OCaml compiler. One checks bitmaps of one chip, the other
+# pointers compared with 0, which sparse warns of as well.
 NO_COCCI = ("check_bq27xxx_data.cocci", "badzero.cocci")
 
 
 def files(*patterns: str) -> list[str]:
-    """The files of the project that are to be looked at."""
+    """Returns the project's files that match the patterns."""
     return [str(path.relative_to(host.ROOT)) for pattern in patterns
             for path in sorted(host.ROOT.glob(pattern))]
 
 
 def printed_by(*argv: str | Path, **options) -> str:
-    """What a program prints that says all there is to say by that."""
+    """Returns a program's output, whatever its exit status."""
     done = subprocess.run(argv, cwd=host.ROOT, capture_output=True, text=True, errors="replace",
                           stdin=subprocess.DEVNULL, check=False, **options)
     return (done.stdout + done.stderr).strip()
@@ -39,7 +39,7 @@ def checkpatch(*argv: str) -> str:
                       "--no-tree", "--strict", "--terse", "--no-summary", *argv)
 
 
-def test_no_complaint_from_checkpatch():
+def test_checkpatch_is_clean():
     sources = files(*(f"{top}/**/{name}" for top in KERNEL_CODE
                       for name in ("*.[ch]", "Kconfig", "Makefile")))
     compat = [name for name in sources if name.startswith("compat/")]
@@ -47,7 +47,7 @@ def test_no_complaint_from_checkpatch():
     assert not checkpatch("--ignore", COMPAT_IGNORES, "-f", *compat)
 
 
-def test_no_warning_from_clang(tmp_path):
+def test_clang_is_clean(tmp_path):
     tree = built_kernels.clang_tree()
     for top in (*KERNEL_CODE, "Kbuild"):
         path = host.ROOT / top
@@ -60,7 +60,7 @@ def test_no_warning_from_clang(tmp_path):
 
 
 def options(script: Path) -> list[str]:
-    """The command line that a script of coccinelle asks for."""
+    """Returns the options that a Coccinelle script asks for."""
     found = re.search(r"^//+#? *Options: *(.*)", script.read_text(encoding="utf-8"), re.M)
     return found[1].split() if found else []
 
@@ -69,11 +69,11 @@ def cocci_report(script: Path) -> str:
     said = printed_by("spatch", "-D", "report", "--no-show-diff", "--very-quiet", "--cocci-file",
                       script, *options(script), "-I", "include",
                       *[word for top in KERNEL_CODE for word in ("--dir", top)])
-    # Of a script's own style, not of ours.
+    # These lines are about the script itself.
     return "\n".join(line for line in said.splitlines() if not line.startswith("warning: line"))
 
 
-def test_no_report_from_coccinelle():
+def test_coccinelle_is_clean():
     packages.install(("coccinelle",))
     scripts = sorted((built_kernels.tree() / "scripts/coccinelle").rglob("*.cocci"))
     assert len(scripts) > 50
@@ -82,12 +82,12 @@ def test_no_report_from_coccinelle():
     assert not "\n".join(filter(None, reports))
 
 
-def test_documentation_of_functions_is_complete():
+def test_kernel_doc_is_complete():
     assert not printed_by("perl", kernels.source() / "scripts/kernel-doc", "-none", "-Wall",
                           *files("drivers/**/*.c", "include/linux/*.h", "compat/*.c"))
 
 
-def test_no_complaint_from_cppcheck_about_programs():
+def test_cppcheck_is_clean():
     packages.install(("cppcheck",))
     sources = [name for name in files("tools/**/*.c") if not re.search(
         r"MODULE_LICENSE", (host.ROOT / name).read_text(encoding="utf-8"))]

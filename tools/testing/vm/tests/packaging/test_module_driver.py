@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The packages in a Debian whose kernel has its own generation ID driver as a module.
 
-Debian has no such kernel; this one is built by built_kernels.py.
+Debian has no such kernel, so built_kernels.py builds one.
 """
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ RESEEDS = "dmesg | grep -c 'crng reseeded due to virtual machine fork'"
 
 @pytest.fixture
 def guest(logs) -> Guest:
-    """The Debian, as it has booted."""
+    """A booted Debian with the packages, and with the kernel's own module."""
     own = built_kernels.install_modules(kernels.get(NAME), logs / "modules")
     image = debian.make_image(own, debian.kernels_with(own), FILES)
     options = Options(replace(own, memory=768), image, guid=new_guid())
@@ -39,8 +39,8 @@ def guest(logs) -> Guest:
         yield booted
 
 
-@pytest.mark.timeout(3600)  # which includes that the kernel is built, once
-def test_ours_drives_beside_the_kernels_module_which_is_left_by_a_purge(guest):
+@pytest.mark.timeout(3600)  # the kernel is built in this time, once
+def test_driver_works_beside_kernel_module_and_purge_keeps_it(guest):
     assert set(guest.run(LOADED).split()) == {OURS, KERNELS}, "udev loads both"
     assert guest.run("cat /sys/class/misc/sysgenid/source") == "vmgenid\n"
     assert f"updates/dkms/{OURS}.ko" in guest.run(BY_NAME)
@@ -51,8 +51,8 @@ def test_ours_drives_beside_the_kernels_module_which_is_left_by_a_purge(guest):
         assert purged.run("find /lib/modules -path '*/updates/*.ko*'") == ""
         assert f"drivers/virt/{KERNELS}.ko" in purged.run(BY_NAME)
         assert [line.split("/")[-1] for line in purged.run(BY_DEVICE).splitlines()] == [
-            f"{KERNELS}.ko "], "as udev asks at the next boot"
-        # The kernel's own stays: Linux 6.12 oopses at the first event after its removal.
+            f"{KERNELS}.ko "], "udev loads it by this alias at the next boot"
+        # The kernel's own driver stays: after its removal, Linux 6.12 oopses at an event.
         purged.run(f"rmmod {OURS} sysgenid")
         assert purged.run(LOADED) == f"{KERNELS}\n"
         before = int(purged.run(RESEEDS))

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The packages' life in a Debian: installed, upgraded, removed, purged.
+"""The packages in a Debian: installed, upgraded, removed, purged.
 
-In a chroot, with the real dpkg and DKMS; what needs a running system is
-test_debian.py's.
+The tests run dpkg and DKMS in a chroot. test_debian.py tests a running system.
 """
 import re
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 import pytest
 from harness import debian, host, kernels, packages
 
-# One of each release.
+# One kernel of each release.
 pytestmark = [pytest.mark.kernels("6.12-cloud", "6.12-trixie-cloud"), pytest.mark.debian]
 
-# Kernels that are installed, and the modules are not for.
+# Installed kernels that the modules do not support.
 OLD, WITHOUT_ACPI = "5.10.0-1-amd64", "6.12.0-1-without-acpi"
-# Everything but what dpkg and its like note down about their work, and DKMS's own key.
+# Lists every file, except the records of dpkg, apt and the like, and DKMS's key.
 LIST = r"""find / -xdev \( -path /proc -o -path /dev -o -path /tmp -o -path /var/cache -o -path /var/log \
     -o -path '/var/lib/dkms/mok.*' -o -path /var/lib/apt -o -path /var/lib/dpkg \) -prune -o -printf '%y %m %u:%g %p -> %l\n' |
     grep -v -e '/etc/[a-z]*- ' | sort
@@ -23,7 +22,7 @@ LIST = r"""find / -xdev \( -path /proc -o -path /dev -o -path /tmp -o -path /var
 STATUS = "dpkg-query -W -f '${Version} ${db:Status-Status}\n' "
 NAMES = ("sysgenid-dkms sysgenid libsysgenid1 libsysgenid-dev python3-sysgenid "
          "sysgenid-openssl")
-# What an administrator may have done.
+# An administrator's changes.
 CHANGES = """ln -s /usr/share/sysgenid/hooks/20-ssh-host-keys /etc/sysgenid/hooks.d/
 printf '#!/bin/sh\\n' > /etc/sysgenid/hooks.d/90-mine
 chmod 755 /etc/sysgenid/hooks.d/90-mine
@@ -37,7 +36,7 @@ exec chroot "$1" sh -ec "$2"
 
 
 class Chroot:
-    """A Debian in a directory, with the headers of one kernel that the modules are for."""
+    """A Debian in a directory, with the headers of one supported kernel."""
 
     def __init__(self, directory: Path, kernel: kernels.Kernel):
         self.directory = directory
@@ -80,7 +79,7 @@ def chroot(kernel):
 
 
 def modules(chroot: Chroot) -> list[str]:
-    """The modules that DKMS has put below /lib/modules, as kernel/name."""
+    """Returns the modules that DKMS has installed, as kernel/name."""
     found = chroot.run("cd /lib/modules && find . -path '*/updates/*' -name '*.ko*'").split()
     return sorted(re.sub(r"^./([^/]+)/.*/([^/.]+)\..*", r"\1/\2", path) for path in found)
 
@@ -98,7 +97,7 @@ def check_installed(chroot: Chroot, kernel: kernels.Kernel, version: str) -> Non
 
 
 def check_new_kernels(chroot: Chroot, kernel: kernels.Kernel, version: str) -> None:
-    """What apt has DKMS do for a kernel just installed succeeds, and does so."""
+    """Checks that the hook for a new kernel succeeds, and builds for a supported one."""
     chroot.run(f"dkms uninstall sysgenid/{version} -k {kernel.release}")
     assert modules(chroot) == []
     for name in (OLD, WITHOUT_ACPI, kernel.release):
@@ -106,14 +105,14 @@ def check_new_kernels(chroot: Chroot, kernel: kernels.Kernel, version: str) -> N
     check_installed(chroot, kernel, version)
 
 
-def test_lintian_finds_no_fault_with_the_packages(kernel):
+def test_lintian_is_clean(kernel):
     packages.install(debian.FOR_PACKAGES)
     release = debian.release_for(kernel)
     debian.make_packages(release)
     debian.lint_packages(release)
 
 
-def test_an_upgrade_keeps_what_was_changed_and_a_purge_nothing_but_own_hooks(chroot, kernel):
+def test_upgrade_keeps_changes_and_purge_only_hooks(chroot, kernel):
     before = chroot.run(LIST)
     release = debian.release_for(kernel)
     debs = debian.make_packages(release)
