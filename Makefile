@@ -87,7 +87,7 @@ check-debian: $(PYTHON) ## install, upgrade and purge the packages in Debian 12 
 check-overseer: $(PYTHON) ## run the overseer under systemd, through restarts, failures and cold clones
 	@cd $(VM) && $(PYTHON) -m harness.packages
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) $(addprefix tests/userspace/test_, \
-		overseer.py cold_clones.py seal.py prepare.py hooks.py gate.py rollback.py)
+		overseer.py cold_clones.py seal.py prepare.py hooks.py)
 
 check-programs: $(PYTHON) ## draw from many programs in 20 pairs of clones, and write the table of Documentation/programs.rst
 	@$(PYTHON) $(VM)/programs.py

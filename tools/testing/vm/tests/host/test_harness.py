@@ -5,7 +5,6 @@ import select
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from harness import build, host, scan
@@ -98,7 +97,6 @@ ORPHAN = """
 import sys; sys.path.insert(0, {here!r})
 from harness import build, kernels
 from harness.guest import *
-from pathlib import Path
 kernel = kernels.get({kernel!r})
 print(Guest(Options(kernel, build.image(kernel)), Path({logs!r})).process.pid, flush=True)
 sys.stdin.read()

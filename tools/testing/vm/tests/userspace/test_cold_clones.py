@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Systems that were copied, or rolled back, while they were off."""
+"""Systems that were copied, or whose disk was rolled back, while they were off."""
 import shutil
 import subprocess
 from dataclasses import replace
@@ -12,9 +12,9 @@ from harness.userspace import HOOKS, STATE_DIRECTORY
 pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 
 DISK_SIZE = 64 << 20
-# Whatever else the root of these guests forgets, the disk keeps.
+# The disk keeps only the overseer's state; the guests' root is in RAM.
 FSTAB = f"/dev/nvme0n1 {STATE_DIRECTORY} ext4 defaults 0 0\n"
-# A unit that the network waits for; it notes whether the hook has run before.
+# The network waits for this unit, which records whether the hook ran before it.
 NETWORK = f"""[Unit]
 DefaultDependencies=no
 After=network-pre.target
@@ -22,7 +22,7 @@ After=network-pre.target
 Type=oneshot
 ExecStart=-/bin/cp {STATE_DIRECTORY}/ran /run/ran-before-network
 """
-# It does not end in the boot that the file on the disk names.
+# The hook does not end during the boot that the file "held" names.
 HOOK = f"""#!/bin/sh
 echo $SYSGENID_GENERATION >> {STATE_DIRECTORY}/ran
 cat /proc/sys/kernel/random/boot_id | cmp -s - {STATE_DIRECTORY}/held && exec sleep 1000
@@ -40,7 +40,7 @@ FILES = {
 
 @pytest.fixture(scope="session")
 def kernel(request):
-    """The stock kernel, with more time, as a whole system starts."""
+    """The stock kernel with longer time limits, as a whole system boots slowly."""
     return replace(kernels.get(request.param), patience=2, memory=640)
 
 
@@ -51,7 +51,7 @@ def image(kernel):
 
 @pytest.fixture
 def start(boot, image, logs):
-    """Gives a function that boots a system from a disk, and waits until it has settled."""
+    """Returns a function that boots a system with a disk, and waits until it has settled."""
     def boot_from(disk, guid: str) -> Guest:
         guest = boot(fresh=True, image=image, disk=disk, guid=guid)
         assert guest.status("sysgenid wait-settled --timeout=200", 240) == 0, guest.run(
@@ -78,10 +78,10 @@ def power_off(guest) -> None:
     guest.process.wait(60 * guest.patience)
 
 
-def test_a_system_copied_while_it_was_off_runs_the_hooks_once(start, disk, logs):
+def test_copied_system_runs_hooks_once(start, disk, logs):
     guid = new_guid()
     guest = start(disk, guid)
-    assert ran(guest) == "", "nothing was known before"
+    assert ran(guest) == "", "the first boot is no clone"
     power_off(guest)
     copies = [shutil.copy(disk, logs / f"copy{number}") for number in (1, 2)]
 
@@ -100,11 +100,11 @@ def test_a_system_copied_while_it_was_off_runs_the_hooks_once(start, disk, logs)
         assert guest.run(f"stat -c %a {STATE_DIRECTORY}/state") == "600\n"
         power_off(guest)
         guest = start(copy, copied)
-        assert ran(guest) == "1\n" and guest.generation() == 0, "it has settled there"
+        assert ran(guest) == "1\n" and guest.generation() == 0, "the copy has settled before"
         power_off(guest)
 
 
-def test_a_host_that_gives_a_new_guid_at_each_start_can_be_lived_with(boot, image, disk, start):
+def test_new_guid_at_each_boot_can_be_ignored(boot, image, disk, start):
     power_off(start(disk, new_guid()))
     guest = boot(fresh=True, image=image, disk=disk, guid=new_guid(), append=(
         "systemd.setenv=SYSGENIDD_OPTIONS=--cold-clones=no"))
@@ -113,7 +113,7 @@ def test_a_host_that_gives_a_new_guid_at_each_start_can_be_lived_with(boot, imag
     assert "which --cold-clones=no ignores" in guest.run("journalctl -q -o cat -u sysgenidd")
 
 
-def test_what_had_not_settled_before_a_reboot_goes_on_after_it(start, disk):
+def test_unsettled_generation_continues_after_reboot(start, disk):
     guid = new_guid()
     guest = start(disk, guid)
     guest.run(f"cat /proc/sys/kernel/random/boot_id > {STATE_DIRECTORY}/held; sysgenid trigger;"
@@ -124,4 +124,27 @@ def test_what_had_not_settled_before_a_reboot_goes_on_after_it(start, disk):
     assert "generation 1 did not settle before the restart of the system" in guest.run(
         "journalctl -q -o cat -u sysgenidd")
     power_off(guest)
-    assert ran(start(disk, guid)) == "1\n0\n", "it had settled before"
+    assert ran(start(disk, guid)) == "1\n0\n", "the generation has settled before"
+
+
+def test_rolled_back_disk_runs_hooks_once(start, disk, logs):
+    guid = new_guid()
+    power_off(start(disk, guid))
+    backup = shutil.copy(disk, logs / "backup")
+    # The system reboots once before the host rolls its disk back.
+    guest = start(disk, guid)
+    assert ran(guest) == "" and guest.generation() == 0
+    power_off(guest)
+    shutil.copy(backup, disk)
+    # A host gives a new GUID with a rollback, as with each restore.
+    rolled_back = new_guid()
+    guest = start(disk, rolled_back)
+    assert ran(guest) == "1\n" and guest.generation() == 1
+    power_off(guest)
+    guest = start(disk, rolled_back)
+    assert ran(guest) == "1\n" and guest.generation() == 0, "the system has settled before"
+    power_off(guest)
+    # A second rollback to the same backup is another clone.
+    shutil.copy(backup, disk)
+    guest = start(disk, new_guid())
+    assert ran(guest) == "1\n" and guest.generation() == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""sysgenid(8), the command, and the library's examples, in guests."""
+"""The command sysgenid(8) and the library's examples, in guests."""
 import json
 
 import pytest
@@ -39,7 +39,7 @@ def fails(guest, script: str) -> tuple[int, str]:
     return program.wait(), program.output
 
 
-def test_get_and_trigger_print_the_generation(guest):
+def test_get_and_trigger_print_generation(guest):
     assert guest.run("sysgenid get") == "0\n"
     assert guest.run("sysgenid trigger") == "1\n"
     assert guest.run("sysgenid trigger --min 7") == "7\n"
@@ -47,7 +47,7 @@ def test_get_and_trigger_print_the_generation(guest):
     assert json.loads(guest.run("sysgenid trigger --json")) == {"generation": 8}
 
 
-def test_wait_is_ended_by_a_clone(guest):
+def test_clone_ends_wait(guest):
     waiting = guest.start("echo waits; sysgenid wait")
     watching = guest.start("echo waits; sysgenid watch --json")
     waiting.wait_for("waits")
@@ -66,7 +66,7 @@ def test_wait_from_another_generation_returns_at_once(guest):
     assert code == json.loads(said)["status"] == TIMEOUT
 
 
-def test_watch_runs_the_command_for_each_change(guest):
+def test_watch_runs_command_for_each_change(guest):
     watch = guest.start("sysgenid watch -- sh -c 'echo now $SYSGENID_GENERATION; exit 3'")
     eventually(guest, "ls -l /proc/[0-9]*/fd | grep -q eventpoll")
     for number in (1, 2):
@@ -76,7 +76,7 @@ def test_watch_runs_the_command_for_each_change(guest):
     assert watch.status is None
 
 
-def test_watch_ends_when_nobody_reads_it_any_more(guest):
+def test_watch_ends_with_its_reader(guest):
     watch = guest.start("sysgenid watch | head -n 1; echo over")
     eventually(guest, "ls -l /proc/[0-9]*/fd | grep -q eventpoll")
     guest.run("sysgenid trigger")
@@ -85,7 +85,7 @@ def test_watch_ends_when_nobody_reads_it_any_more(guest):
 
 
 @pytest.mark.parametrize("command", ["watch", "run -- true"])
-def test_a_signal_ends_what_waits(guest, command):
+def test_signal_ends_waiting_command(guest, command):
     waiting = guest.start(f"exec sysgenid {command}")
     eventually(guest, "ls -l /proc/[0-9]*/fd | grep -q eventpoll")
     guest.run("kill -INT $(pidof sysgenid)")
@@ -94,7 +94,7 @@ def test_a_signal_ends_what_waits(guest, command):
     assert guest.run("cat /sys/class/misc/sysgenid/watchers") == "0\n"
 
 
-def test_what_waits_outlives_the_backend_and_holds_the_counter(guest):
+def test_waiting_command_outlives_backend_and_pins_sysgenid(guest):
     waiting = guest.start("sysgenid wait")
     watching = guest.start("sysgenid watch")
     eventually(guest, "[ $(ls -l /proc/[0-9]*/fd | grep -c eventpoll) = 2 ]")
@@ -110,7 +110,7 @@ def test_what_waits_outlives_the_backend_and_holds_the_counter(guest):
 
 
 def numbers_after_restore(clone, programs) -> list[str]:
-    """What the examples print for their second line of input."""
+    """Returns what the examples print for their second line of input."""
     for name in programs:
         clone.run(f"echo > /tmp/{name}")
     return [clone.program(program).wait_for(
@@ -118,7 +118,7 @@ def numbers_after_restore(clone, programs) -> list[str]:
             for program in programs.values()]
 
 
-def test_the_examples_give_no_two_clones_the_same_numbers(guest):
+def test_examples_never_repeat_numbers_in_clones(guest):
     programs = {}
     for name in ("prng", "daemon"):
         guest.run(f"mkfifo /tmp/{name}")
@@ -131,11 +131,11 @@ def test_the_examples_give_no_two_clones_the_same_numbers(guest):
         for guid in (snap.options.guid, snap.options.guid, None, None):
             with snap.restore(guid) as clone:
                 drawn.append(numbers_after_restore(clone, programs))
-    assert drawn[0] == drawn[1], "without a new generation ID, it should go on as it was"
+    assert drawn[0] == drawn[1], "inconclusive: clones with the same GUID differ too"
     assert len({number for pair in drawn[1:] for number in pair}) == 6
 
 
-def test_status_names_who_is_waited_for(guest):
+def test_status_names_outdated_watcher(guest):
     guest.run("mkfifo /tmp/in")
     daemon = guest.start("exec example-daemon < /tmp/in")
     guest.start("exec sleep 1000 > /tmp/in")
@@ -154,7 +154,7 @@ def test_status_names_who_is_waited_for(guest):
     assert "watchers      1 tracked, 0 outdated\n" in guest.run("sysgenid status")
 
 
-def test_run_acknowledges_only_what_succeeded(guest):
+def test_run_acknowledges_only_success(guest):
     run = guest.start("sysgenid run -- sh -c 'echo try; test -e /tmp/good'")
     eventually(guest, WATCHED)
     guest.run("sysgenid trigger")
@@ -165,7 +165,7 @@ def test_run_acknowledges_only_what_succeeded(guest):
     assert run.output.count("try") >= 2
 
 
-def test_run_of_a_program_that_is_not_there_ends(guest):
+def test_run_of_missing_program_ends(guest):
     run = guest.start("sysgenid run -- /nowhere")
     eventually(guest, WATCHED)
     guest.run("sysgenid trigger")
@@ -173,7 +173,7 @@ def test_run_of_a_program_that_is_not_there_ends(guest):
     assert "/nowhere: No such file or directory" in run.output
 
 
-def test_the_unprivileged_may_look_and_are_told_what_they_may_not(guest):
+def test_unprivileged_user_may_only_look(guest):
     def as_nobody(command):
         return fails(guest, f"su nobody -c '{command}'")
 
@@ -189,12 +189,12 @@ def test_the_unprivileged_may_look_and_are_told_what_they_may_not(guest):
 
 @pytest.mark.parametrize("command", ["status", "get", "wait", "watch", "run -- true", "trigger",
                                      "wait-watchers", "wait-settled", "hooks run"])
-def test_without_the_module_it_says_what_to_load(bare, command):
+def test_missing_module_is_named(bare, command):
     code, said = fails(bare, f"sysgenid {command}")
     assert code == NO_DEVICE and "module not loaded: modprobe vmgenid" in said
 
 
-def test_an_error_is_one_json_object_for_programs(bare):
+def test_error_is_one_json_object(bare):
     for command in set(COMMANDS) - {"run"}:
         code, said = fails(bare, f"sysgenid {command} --json")
         error = json.loads(said)
@@ -204,13 +204,13 @@ def test_an_error_is_one_json_object_for_programs(bare):
     assert fails(bare, "sysgenid run cat --json")[1].startswith("sysgenid: module not loaded")
 
 
-def test_help_is_there_for_every_command(bare):
+def test_every_command_has_help(bare):
     for arguments in ("--help", "-h", "help", *(f"{name} --help" for name in COMMANDS)):
         said = bare.run(f"sysgenid {arguments}")
         assert all(f"\n  {name} " in said for name in COMMANDS), arguments
 
 
-def test_on_the_wrong_machine_it_says_so(boot, image):
+def test_missing_device_is_named(boot, image):
     guest = boot(image=image, guid=None)
     code, said = fails(guest, "sysgenid status")
     assert code == NO_DEVICE and "not a guest with a generation ID device" in said
@@ -250,7 +250,7 @@ def test_bad_usage_is_named(bare):
         assert code == USAGE and sentence in said, arguments
 
 
-def test_more_than_can_be_triggered_is_refused(guest):
+def test_too_large_minimum_is_refused(guest):
     code, said = fails(guest, "sysgenid trigger --min 4294967295")
     assert code == 1 and "--min 4294967295 is more than can be started" in said
     guest.run("sysgenid trigger --min 4026531839")
@@ -259,12 +259,12 @@ def test_more_than_can_be_triggered_is_refused(guest):
 
 
 @pytest.mark.parametrize("command", ["get", "status", "status --json", "hooks --json", "--version"])
-def test_a_full_output_is_an_error(guest, command):
+def test_full_output_is_error(guest, command):
     code, said = fails(guest, f"sysgenid {command} > /dev/full")
     assert code == 1 and "No space left on device" in said
 
 
-def test_no_name_of_a_process_controls_the_terminal_nor_breaks_json(guest):
+def test_process_name_cannot_break_terminal_or_json(guest):
     guest.run(r"cp /sbin/sysgenid $(printf '/tmp/b\303\244\033[31m\377\342\202')")
     guest.start(r"exec /tmp/b*m* run -- false")
     eventually(guest, WATCHED)
@@ -274,7 +274,7 @@ def test_no_name_of_a_process_controls_the_terminal_nor_breaks_json(guest):
     assert "waiting for   b\u00e4?[31m???, pid" in guest.run("sysgenid status")
 
 
-def test_without_an_overseer_nothing_has_settled(guest):
+def test_nothing_settles_without_overseer(guest):
     code, said = fails(guest, "sysgenid wait-settled --timeout 0.1")
     assert code == TIMEOUT and "the overseer has not dealt with this generation" in said
     code, said = fails(guest, "sysgenid wait-settled --timeout 0.1 --json")
@@ -282,7 +282,7 @@ def test_without_an_overseer_nothing_has_settled(guest):
     assert "overseer      not running" in guest.run("sysgenid status")
 
 
-def test_hooks_need_systemd_to_be_run(guest):
+def test_hooks_need_systemd(guest):
     guest.run("mkdir -p /etc/sysgenid/hooks.d; cp /bin/busybox /etc/sysgenid/hooks.d/10-hook")
     code, said = fails(guest, "sysgenid hooks run 10-hook")
     assert code == PERMISSION and "cannot connect to systemd, which runs the hooks" in said
@@ -290,6 +290,6 @@ def test_hooks_need_systemd_to_be_run(guest):
     assert code == USAGE and "use hooks list or hooks run" in said
 
 
-def test_the_overseer_needs_systemd(guest):
+def test_overseer_needs_systemd(guest):
     code, said = fails(guest, "sysgenidd")
     assert code == 1 and "cannot connect to systemd, which runs the hooks" in said

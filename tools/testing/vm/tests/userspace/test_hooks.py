@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The hooks that come with sysgenid, in a Debian with the services that they are for."""
+"""The shipped hooks, in a Debian with the services that they are for."""
 from dataclasses import replace
 
 import pytest
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 HANDSHAKE = ("openssl s_client -connect 127.0.0.1:4433 -CAfile /etc/tls/cert.pem"
              " -verify_return_error </dev/null")
-# What no other clone may have; each is a command.
+# Each command prints an identity that no other clone may have.
 IDENTITIES = {
     "15-efi-random-seed": "sha256sum < /boot/efi/loader/random-seed",
     "20-ssh-host-keys": "cat /etc/ssh/ssh_host_*_key",
@@ -23,10 +23,10 @@ IDENTITIES = {
     "60-iscsi-initiator": "cat /etc/iscsi/initiatorname.iscsi",
     "65-nvme-host": "cat /etc/nvme/hostnqn /etc/nvme/hostid",
 }
-# Both make their identifiers when they bring up an interface of theirs.
+# Both services make their identifier when they bring up an interface.
 IDENTIFIED = ("until test -e /var/lib/dhcpcd/duid && test -e /var/lib/NetworkManager/secret_key;"
               " do sleep 0.2; done")
-# OpenSSH's service as most distributions call it; here the package calls it ssh.
+# Most distributions call OpenSSH's service sshd; Debian's package calls it ssh.
 SSHD = """[Service]
 ExecStartPre=/bin/mkdir -p /run/sshd
 ExecStart=/usr/sbin/sshd -D
@@ -50,7 +50,7 @@ FILES = {
 
 @pytest.fixture(scope="session")
 def kernel(request):
-    """The stock kernel, with more time, as a whole system starts."""
+    """The stock kernel with longer time limits, as a whole system boots slowly."""
     return replace(kernels.get(request.param), patience=3, memory=768)
 
 
@@ -74,7 +74,7 @@ def enable(guest: Guest, *names: str) -> None:
 
 
 def settle(guest: Guest) -> str:
-    """Waits until all hooks have succeeded; returns what the overseer said."""
+    """Waits until all hooks have succeeded; returns the overseer's log."""
     status = guest.status("sysgenid wait-settled --timeout=300", 320)
     said = guest.run("journalctl --sync; journalctl -q -o cat -u sysgenidd; sysgenid status")
     assert status == 0, said
@@ -85,7 +85,7 @@ def identities(guest: Guest) -> dict[str, str]:
     return {name: guest.run(command) for name, command in IDENTITIES.items()}
 
 
-def test_two_clones_share_no_identity(guest):
+def test_clones_share_no_identity(guest):
     guest.run("mkdir -p /boot/efi/loader; head -c 512 /dev/urandom > /boot/efi/loader/random-seed;"
               "rm /etc/ssh/ssh_host_rsa_key*;"
               "ssh-keygen -q -t rsa -b 2048 -N '' -f /etc/ssh/ssh_host_rsa_key;"
@@ -109,7 +109,7 @@ def test_two_clones_share_no_identity(guest):
 
 
 def check_clone(clone: Guest) -> None:
-    """What the hooks keep, and whom they notify."""
+    """Checks what the hooks keep, and that services have the new identities."""
     clone.run("systemctl is-active sshd NetworkManager dhcpcd")
     assert clone.run("stat -c %s /boot/efi/loader/random-seed") == "512\n"
     assert clone.run("ssh-keygen -l -f /etc/ssh/ssh_host_rsa_key").startswith("2048 ")
@@ -138,7 +138,7 @@ def certificate(logs) -> dict[str, str]:
 
 
 def restore_later(snap: Snapshot, guid: str, monkeypatch) -> Guest:
-    """A clone that slept 75 hours, by QEMU's clock of the host, which drives its RTC."""
+    """Restores a clone 75 hours later, by the host's clock that drives QEMU's RTC."""
     with monkeypatch.context() as later:
         later.setenv("LD_PRELOAD", FAKETIME)
         later.setenv("FAKETIME", "+75h")
@@ -148,7 +148,7 @@ def restore_later(snap: Snapshot, guid: str, monkeypatch) -> Guest:
     return clone
 
 
-def test_a_clone_that_slept_75_hours_passes_its_first_tls_handshake(
+def test_clone_after_75_hours_passes_tls_handshake(
         guest, certificate, monkeypatch):
     for name, text in certificate.items():
         guest.run(f"mkdir -p /etc/tls; cat > /etc/tls/{name} <<'end'\n{text}end")
@@ -158,7 +158,7 @@ def test_a_clone_that_slept_75_hours_passes_its_first_tls_handshake(
     enable(guest, "05-clock")
     guest.run(f"printf '#!/bin/sh\n{HANDSHAKE}\n' > {HOOKS}/06-tls; chmod 755 {HOOKS}/06-tls")
     with guest.snapshot() as snap:
-        # With the same generation ID nothing is done, and the clock is late.
+        # With the same GUID no hook runs, and the clock is late.
         with restore_later(snap, snap.options.guid, monkeypatch) as clone:
             program = clone.start(HANDSHAKE)
             assert program.wait(60) and "certificate is not yet valid" in program.output
@@ -168,7 +168,7 @@ def test_a_clone_that_slept_75_hours_passes_its_first_tls_handshake(
             clone.run("systemctl is-active chrony")
 
 
-def test_the_clock_is_never_set_back(guest):
+def test_clock_is_never_set_back(guest):
     enable(guest, "05-clock")
     guest.run("date -s '+1 day'")
     before = int(guest.run("date +%s"))
@@ -177,7 +177,7 @@ def test_the_clock_is_never_set_back(guest):
     assert int(guest.run("date +%s")) >= before
 
 
-def test_cloud_init_takes_a_clone_for_a_new_instance(guest):
+def test_cloud_init_sees_clone_as_new_instance(guest):
     units = "cloud-init-local cloud-init cloud-config cloud-final"
     guest.run("rm /etc/cloud/cloud-init.disabled")
     for unit in units.split():

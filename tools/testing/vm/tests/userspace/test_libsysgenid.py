@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""libsysgenid in clones: what a program with the in-line check never does."""
+"""The in-line check of libsysgenid, in clones."""
 from harness.acpi_events import interrupted_cpu, load_modules, on_cpu
 from harness.channel import Program
 from harness.guest import Guest
@@ -13,7 +13,7 @@ PREDICTABLE = {
 
 
 def release(clone: Guest, program: Program) -> str:
-    """The number that a clone of the generator releases, which it may have to compute again."""
+    """Returns the number that a clone of the generator releases, after computing it again."""
     copy = clone.program(program)
     clone.run(f"echo > {ASK}")
     if copy.wait_for(r"^computed\n(computed|[0-9a-f]{16})$")[1] == "computed":
@@ -21,7 +21,7 @@ def release(clone: Guest, program: Program) -> str:
     return copy.wait_for(r"^([0-9a-f]{16})$")[1]
 
 
-def test_a_number_computed_before_a_snapshot_is_released_by_no_clone(boot):
+def test_clone_releases_no_number_from_before_snapshot(boot):
     guest = boot(**PREDICTABLE)
     guest.load_modules()
     guest.run(f"mkfifo {ASK}")
@@ -33,12 +33,12 @@ def test_a_number_computed_before_a_snapshot_is_released_by_no_clone(boot):
             numbers = [release(clone, program) for clone in clones]
         with snap.restore_all(snap.options.guid, snap.options.guid) as clones:
             same = [release(clone, program) for clone in clones]
-    assert same[0] == same[1], "can't tell: with the same GUID the clones differ too"
+    assert same[0] == same[1], "inconclusive: clones with the same GUID differ too"
     assert len({*numbers, *same}) == 3
 
 
-def test_in_line_check_is_never_stale_on_the_other_cpu(two_cpus):
-    """Where the mapped counter may be, for a tick."""
+def test_inline_check_is_never_stale_on_other_cpu(two_cpus):
+    """There, the mapped counter may be stale for a tick."""
     load_modules(two_cpus)
     watcher = on_cpu(1 - interrupted_cpu(two_cpus), "library_window library")
     assert set(stale_looks(two_cpus, two_cpus.start(watcher))) == {(0, 0)}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The OpenSSL provider and sysgenid-openssl(8), with this machine's OpenSSL.
 
-What needs other files in /etc and /usr has them in a mount namespace of its own,
-over an overlay; the machine's files stay as they are.
+Tests that change files in /etc and /usr run in a mount namespace with overlays, so that
+the machine's files stay unchanged.
 """
 import os
 import re
@@ -20,7 +20,8 @@ SOURCE = host.ROOT / "tools/openssl"
 NEEDED = ("gcc", "gcc-multilib", "libc6-dev", "libssl-dev", "openssl", "pkgconf", "strace")
 CNF = "/etc/ssl/openssl.cnf"
 MODULE = "ossl-modules/sysgenid.so"
-# A root of its own to change: argv are a scratch directory, what to install, a script.
+# Arguments: a scratch directory, the directory to install, and a script. The script can
+# change /usr, /etc and /var.
 ENTER = """
 set -e
 mount -t tmpfs tmpfs "$1"
@@ -35,7 +36,7 @@ eval "$3"
 
 @dataclass
 class Installed:
-    """Where `make install` has put it, and a directory to use."""
+    """The installed provider, and a scratch directory."""
     root: Path
     scratch: Path
 
@@ -51,14 +52,14 @@ class Installed:
         return host.run([self.libdir / "sysgenid-openssl/config", *argv], "asking OpenSSL")
 
     def configuration(self, base: str = "", module: Path | None = None) -> Path:
-        """A file that activates the provider, beside what else it says."""
+        """Writes a configuration that activates the provider on top of base."""
         path = self.scratch / "openssl.cnf"
         path.write_text(base)
         path.write_text(base + "\n" + self.config("block", path, module or self.module))
         return path
 
     def inside(self, script: str) -> str:
-        """Runs a script where it is installed, and returns all that it printed."""
+        """Runs a script with the provider installed, and returns its output."""
         namespace = self.scratch / "namespace"
         namespace.mkdir(exist_ok=True)
         return packages.as_root(["unshare", "-m", "sh", "-c", ENTER, "enter", str(namespace),
@@ -70,7 +71,7 @@ def root(tmp_path_factory) -> Path:
     packages.install(NEEDED)
     directory = tmp_path_factory.mktemp("openssl")
     host.run(["make", "-s", "-C", SOURCE, "install", f"OUTPUT={directory}/output",
-              f"DESTDIR={directory}/root", "CFLAGS=-O2 -Wall -Wextra -Werror"], "installing it")
+              f"DESTDIR={directory}/root", "CFLAGS=-O2 -Wall -Wextra -Werror"], "installing the provider")
     return directory / "root"
 
 
@@ -93,17 +94,18 @@ def generators(configuration: Path | str) -> list[str]:
     return re.findall(r"^  (\S+) @", said, re.M)
 
 
-def test_what_programs_do_with_libcrypto(installed):
+def test_provider_passes_its_selftest(installed):
     program = installed.scratch / "provider_test"
     host.run(["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-isystem",
               kernels.source() / "tools/testing/selftests", "-o", program,
-              build.SELFTESTS / "openssl/provider_test.c", "-lcrypto", "-pthread"], "building it")
+              build.SELFTESTS / "openssl/provider_test.c", "-lcrypto", "-pthread"],
+             "building the selftest")
     done = packages.as_root(["sh", "-c", 'OPENSSL_CONF="$1" "$2" 2>&1; true', "sh",
                              str(installed.configuration()), str(program)], "testing the provider")
     assert not failures(done), done
 
 
-def test_the_module_needs_nothing_of_libcrypto(installed):
+def test_module_does_not_link_libcrypto(installed):
     said = host.run(["readelf", "-d", installed.module], "reading the module")
     assert re.findall(r"NEEDED.*\[(.*)\]", said) == ["libc.so.6"]
     assert "NODELETE" in said
@@ -111,8 +113,7 @@ def test_the_module_needs_nothing_of_libcrypto(installed):
     assert [line.split()[-1] for line in said.splitlines()] == ["OSSL_provider_init"]
 
 
-def test_each_draw_is_a_system_call_and_no_more(installed):
-    """The numbers that a program gets are the ones the kernel gave."""
+def test_draw_returns_bytes_of_getrandom(installed):
     trace = installed.scratch / "trace"
     done = subprocess.run(["strace", "-xx", "-s64", "-e", "trace=getrandom", "-o", trace, "openssl",
                            "rand", "-hex", "16"], capture_output=True, text=True, check=True,
@@ -126,7 +127,7 @@ def test_each_draw_is_a_system_call_and_no_more(installed):
     ("genpkey", "-algorithm", "RSA"), ("genpkey", "-algorithm", "ED25519"),
     ("ecparam", "-name", "prime256v1", "-genkey"), ("dsaparam", "-genkey", "1024"),
     ("list", "-providers")], ids=lambda argv: "-".join(argv).replace("--", "-"))
-def test_openssl(installed, argv):
+def test_openssl_command_works(installed, argv):
     configuration = installed.configuration()
     assert generators(configuration) == ["SYSGENID"] * 3
     done = openssl(configuration, *argv)
@@ -141,7 +142,7 @@ def free_port() -> int:
 
 def shake_hands(configuration: Path, port: int, version: str, certificate: Path,
                 saved: Path | None = None, used: Path | None = None) -> None:
-    """Connects, with a session or until there is one: in TLS 1.3 it comes later."""
+    """Connects with a used session, or until one is saved: TLS 1.3 sends it later."""
     session = ["-sess_out", saved] if saved else ["-sess_in", used]
     with subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", version,
                            "-CAfile", certificate, "-verify_return_error", *session], text=True,
@@ -155,7 +156,7 @@ def shake_hands(configuration: Path, port: int, version: str, certificate: Path,
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-def test_tls_handshakes(installed, version):
+def test_tls_handshake_works(installed, version):
     configuration = installed.configuration()
     key, certificate = installed.scratch / "key.pem", installed.scratch / "cert.pem"
     made = openssl(configuration, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj",
@@ -180,7 +181,7 @@ def test_tls_handshakes(installed, version):
 def broken_module(kind: str, installed: Installed) -> Path:
     path = installed.scratch / "broken.so"
     if kind == "text":
-        path.write_text("this is no module\n")
+        path.write_text("not a module\n")
     elif kind == "another architecture":
         host.run(["gcc", "-m32", "-shared", "-fPIC", "-DVERSION=\"1\"", "-o", path,
                   SOURCE / "provider.c", "-I/usr/include/x86_64-linux-gnu"], "building a module")
@@ -193,8 +194,8 @@ def broken_module(kind: str, installed: Installed) -> Path:
 
 @pytest.mark.parametrize("diagnostics", ["0", "1"])
 @pytest.mark.parametrize("kind", ["missing", "text", "another architecture", "another interface"])
-def test_without_the_module_draws_fail(installed, kind, diagnostics):
-    """Whatever is wrong with it: never OpenSSL's own generator."""
+def test_draws_fail_without_module(installed, kind, diagnostics):
+    """A draw never falls back to OpenSSL's own generator."""
     configuration = installed.configuration(
         f"config_diagnostics = {diagnostics}\nopenssl_conf = init\n[init]\n",
         broken_module(kind, installed))
@@ -203,13 +204,13 @@ def test_without_the_module_draws_fail(installed, kind, diagnostics):
     assert "SYSGENID" in done.stderr, done.stderr
     done = openssl(configuration, "genpkey", "-algorithm", "ED25519")
     assert done.returncode and "PRIVATE" not in done.stdout
-    # A command that needs no random numbers goes on.
+    # A command without random numbers still works.
     done = openssl(configuration, "dgst", "-sha256", "/etc/hostname")
     assert done.returncode == 0, done.stderr
 
 
 DEFAULT, LEGACY = "[d]\nactivate = 1\n", "[l]\nactivate = 1\n"
-# Configurations, and what of them programs must still see.
+# Configurations, and the providers that programs must still see.
 CONFIGURATIONS = {
     "Debian's": (None, {"default"}),
     "empty": ("", {"default"}),
@@ -234,7 +235,7 @@ INSTANCES = "openssl list -random-instances | sed -n 's/^  \\([A-Z].*\\) @.*/gen
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_enable_and_disable_keep_what_is_configured(installed, name):
+def test_enable_and_disable_keep_configuration(installed, name):
     text, providers = CONFIGURATIONS[name]
     (installed.scratch / "before").write_text(Path(CNF).read_text() if text is None else text,
                                               newline="")
@@ -291,7 +292,7 @@ def test_enable_refuses_and_changes_nothing(installed, why):
     assert "left" not in re.findall(r"^\w+", said, re.M), said
 
 
-def test_a_link_stays_a_link_and_a_missing_file_is_made(installed):
+def test_enable_keeps_link_and_makes_missing_file(installed):
     said = installed.inside(f"""mkdir /etc/elsewhere; mv {CNF} /etc/elsewhere/real.cnf
         ln -s /etc/elsewhere/real.cnf {CNF}
         sysgenid-openssl enable && readlink {CNF}; {INSTANCES}
@@ -303,8 +304,8 @@ def test_a_link_stays_a_link_and_a_missing_file_is_made(installed):
     assert not said.strip().endswith("real.cnf"), said
 
 
-def test_programs_that_run_survive_the_removal(installed):
-    """The module's file goes; what has it in memory draws on."""
+def test_running_program_survives_removal(installed):
+    """The module's file is removed; a process that has loaded it still draws."""
     script = ("import os, ssl, sys\nssl.RAND_bytes(1)\nprint(1, flush=True)\n"
               "sys.stdin.readline()\nprint(len(ssl.RAND_bytes(16)), flush=True)\n"
               "print('sysgenid.so' in open('/proc/self/maps').read())\n"
@@ -323,7 +324,7 @@ def test_programs_that_run_survive_the_removal(installed):
     assert len(re.findall(r"^[0-9a-f]{16}$", said, re.M)) == 2, said
 
 
-def test_an_upgrade_that_breaks_it_is_said_and_leaves_random_numbers(installed):
+def test_refresh_reports_and_disables_broken_module(installed):
     said = installed.inside(f"""sysgenid-openssl enable
         echo > $(ls /usr/lib/*/{MODULE})
         openssl rand -hex 8
@@ -334,7 +335,7 @@ def test_an_upgrade_that_breaks_it_is_said_and_leaves_random_numbers(installed):
     assert "status 2" in said and "refresh 1" in said and "WARNING" in said, said
 
 
-def test_a_replaced_configuration_is_enabled_again_by_the_package(installed):
+def test_refresh_enables_replaced_configuration(installed):
     said = installed.inside(f"""cp {CNF} /etc/ssl/fresh; sysgenid-openssl enable
         cp /etc/ssl/fresh {CNF}; sysgenid-openssl status
         sysgenid-openssl refresh; {INSTANCES}""")
@@ -342,8 +343,8 @@ def test_a_replaced_configuration_is_enabled_again_by_the_package(installed):
     assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 3, said
 
 
-def test_the_package_of_another_architecture_keeps_it_enabled(installed):
-    """dpkg deconfigures one when it upgrades the other."""
+def test_package_of_other_architecture_keeps_it_enabled(installed):
+    """dpkg deconfigures a package when it upgrades that of another architecture."""
     scripts = host.ROOT / "debian/sysgenid-openssl"
     said = installed.inside(f"""sysgenid-openssl enable; here={installed.libdir.name}
         mkdir -p /usr/lib/other/ossl-modules
@@ -365,14 +366,14 @@ def test_the_package_of_another_architecture_keeps_it_enabled(installed):
     assert "\n0\n" in said and "disabled in" in said, said
 
 
-def test_a_line_below_the_block_is_kept(installed):
+def test_line_below_block_is_kept(installed):
     said = installed.inside(f"""printf 'a = b' >{CNF}
         sysgenid-openssl enable; printf 'last = whole' >>{CNF}
         sysgenid-openssl disable; cat {CNF}; echo '|'""")
     assert "\nlast = whole|" in said, said
 
 
-def test_an_edit_above_the_block_makes_it_out_of_date(installed):
+def test_edit_above_block_makes_it_out_of_date(installed):
     said = installed.inside(f"""echo 'a = b' >{CNF}; sysgenid-openssl enable
         sysgenid-openssl status; echo "status $?"
         sed -i '1i openssl_conf = mine' {CNF}
@@ -386,7 +387,7 @@ def test_an_edit_above_the_block_makes_it_out_of_date(installed):
     assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 3, said
 
 
-def test_where_fips_was_configured_since_nothing_stays(installed):
+def test_later_fips_configuration_removes_block(installed):
     said = installed.inside(f"""echo 'a = b' >{CNF}; sysgenid-openssl enable
         sed -i '1i openssl_conf = i' {CNF}
         sed -i '/^# BEGIN/i [i]\\nalg_section = a\\n[a]\\ndefault_properties = fips=yes' {CNF}

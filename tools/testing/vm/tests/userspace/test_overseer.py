@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""sysgenidd(8), the overseer, under systemd: what hooks may do to it, and trouble."""
+"""sysgenidd(8), the overseer, under systemd: hooks, restarts and failures."""
 import json
 import subprocess
 from dataclasses import replace
@@ -10,7 +10,7 @@ from harness.userspace import HOOKS, SHIPPED_HOOKS, STATE, STATE_DIRECTORY
 
 pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 
-# In the order in which they are loaded.
+# The modules in the order of loading.
 PORT_MODULES = tuple(f"kernel/drivers/{name}.ko" for name in (
     "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_modern_dev",
     "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci", "char/virtio_console"))
@@ -21,7 +21,7 @@ SETTLED = r"generation {} settled (hooks: {} done, {} failed; other failures: {}
 
 
 class Overseer:
-    """sysgenidd.service in a guest; udev has started it when the module came."""
+    """sysgenidd.service in a guest; udev may have started it with the module."""
 
     def __init__(self, guest, options: str = ""):
         self.guest = guest
@@ -34,13 +34,13 @@ class Overseer:
         return self.guest.run("journalctl --sync; journalctl -q -o cat -u sysgenidd")
 
     def wait_for(self, text: str) -> str:
-        """Waits until the overseer has said so; returns all it has said."""
+        """Waits until the overseer has logged the text; returns its log."""
         self.guest.run("until { journalctl --sync; journalctl -q -o cat -u sysgenidd; } |"
                        f" grep -qF \"{text}\"; do sleep 0.1; done", 120)
         return self.said()
 
     def settled(self, status: int = 0) -> str:
-        """Waits until the generation has settled so; returns all it has said."""
+        """Waits until wait-settled ends with that status; returns the overseer's log."""
         assert self.guest.status("sysgenid wait-settled --timeout=200", 240) == status, self.said()
         return self.said()
 
@@ -53,7 +53,7 @@ class Overseer:
 
 @pytest.fixture(scope="session")
 def kernel(request):
-    """The stock kernel, with more time, as a whole system starts."""
+    """The stock kernel with longer time limits, as a whole system boots slowly."""
     return replace(kernels.get(request.param), patience=2, memory=640)
 
 
@@ -81,14 +81,14 @@ def add_hook(guest, name: str, script: str, mode: str = "755") -> None:
 
 
 def add_unit(guest, name: str, *lines: str) -> None:
-    """A service that sysgenid-changed.target wants."""
+    """Adds a service that sysgenid-changed.target wants."""
     wants = "/run/systemd/system/sysgenid-changed.target.wants"
     text = "\n".join(("[Service]", *lines))
     guest.run(f"mkdir -p {wants}; cat > /run/systemd/system/{name}.service <<'end'\n{text}\nend\n"
               f"ln -s ../{name}.service {wants}/; systemctl daemon-reload")
 
 
-def test_a_clone_runs_the_hooks_in_order_and_settles(guest):
+def test_clone_runs_hooks_in_order_and_settles(guest):
     add_hook(guest, "20-second", "echo second $SYSGENID_GENERATION >> /run/ran")
     add_hook(guest, "10-first", "echo first $SYSGENID_GENERATION after"
              " $SYSGENID_PREVIOUS_GENERATION >> /run/ran; echo hello bäcker")
@@ -101,9 +101,9 @@ def test_a_clone_runs_the_hooks_in_order_and_settles(guest):
         assert "hook 10-first: hello bäcker\n" in said
 
 
-# Settled means settled
+# Settling
 
-def test_nobody_gets_past_a_hook_that_runs(guest):
+def test_nobody_gets_past_running_hook(guest):
     add_hook(guest, "10-slow", "touch /run/began; until test -e /run/go; do sleep 0.1; done")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger; until test -e /run/began; do sleep 0.1; done")
@@ -117,7 +117,7 @@ def test_nobody_gets_past_a_hook_that_runs(guest):
     overseer.settled()
 
 
-def test_nobody_gets_past_a_unit_whose_job_runs_nor_past_its_dependencies(guest):
+def test_nobody_gets_past_starting_unit_or_dependency(guest):
     add_unit(guest, "wanted", "Type=oneshot", "ExecStart=/bin/true", "[Unit]", "Wants=slow.service")
     guest.run("cat > /run/systemd/system/slow.service <<'end'\n[Service]\nType=oneshot\n"
               "ExecStart=sh -c 'touch /run/began; until test -e /run/go; do sleep 0.1; done'\n"
@@ -132,7 +132,7 @@ def test_nobody_gets_past_a_unit_whose_job_runs_nor_past_its_dependencies(guest)
     overseer.settled()
 
 
-def test_active_units_are_restarted_for_each_generation(guest):
+def test_each_generation_restarts_active_units(guest):
     add_unit(guest, "stays", "Type=oneshot", "RemainAfterExit=yes",
              "ExecStart=sh -c 'echo started >> /run/ran'")
     overseer = Overseer(guest)
@@ -142,7 +142,7 @@ def test_active_units_are_restarted_for_each_generation(guest):
         assert guest.run("cat /run/ran") == "started\n" * number
 
 
-def test_a_unit_that_fails_is_a_failure(guest):
+def test_failed_unit_is_failure(guest):
     add_unit(guest, "broken", "Type=oneshot", "ExecStart=/bin/false")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
@@ -151,7 +151,7 @@ def test_a_unit_that_fails_is_a_failure(guest):
     assert SETTLED.format(1, 0, 0, 1) in said
 
 
-def test_a_killed_overseer_is_waited_for(guest):
+def test_nobody_gets_past_killed_overseer(guest):
     add_hook(guest, "10-slow", "touch /run/began; until test -e /run/go; do sleep 0.1; done")
     overseer = Overseer(guest)
     guest.run("printf '[Service]\nRestartSec=3\n'"
@@ -159,7 +159,7 @@ def test_a_killed_overseer_is_waited_for(guest):
               "sysgenid trigger; until test -e /run/began; do sleep 0.1; done")
     overseer.kill()
     guest.run("while pidof sysgenidd; do sleep 0.05; done")
-    # The kernel's part alone, without the overseer's record.
+    # The kernel alone still counts the overseer as outdated.
     assert guest.run("cat /sys/class/misc/sysgenid/outdated") == "1\n"
     for command in ("wait-watchers", "wait-settled"):
         assert guest.status(f"sysgenid {command} --timeout=0.2") == TIMEOUT
@@ -168,8 +168,8 @@ def test_a_killed_overseer_is_waited_for(guest):
     assert guest.run("cat /sys/class/misc/sysgenid/outdated") == "0\n"
 
 
-def test_without_an_overseer_nothing_settles(guest):
-    # Stopped only, it would be started again by the uevent of the new generation.
+def test_nothing_settles_without_overseer(guest):
+    # The uevent of the new generation would start an overseer that is only stopped.
     guest.run("systemctl mask --runtime --now sysgenidd", 60)
     guest.run("sysgenid trigger")
     program = guest.start("sysgenid wait-settled --timeout=0.5")
@@ -177,7 +177,7 @@ def test_without_an_overseer_nothing_settles(guest):
     assert "the overseer has not dealt with this generation" in program.output
 
 
-def test_tracked_watchers_are_waited_for_and_named(guest):
+def test_overseer_names_watchers_it_waits_for(guest):
     overseer = Overseer(guest, "--watchers-timeout=1")
     watcher = guest.start("sysgenid run -- sh -c 'test -e /run/good'")
     guest.run("until grep -q 2 /sys/class/misc/sysgenid/watchers; do sleep 0.1; done")
@@ -190,7 +190,7 @@ def test_tracked_watchers_are_waited_for_and_named(guest):
     watcher.kill()
 
 
-def test_systemd_may_execute_itself_while_a_hook_runs(guest):
+def test_hook_survives_daemon_reexec(guest):
     add_hook(guest, "10-slow", "touch /run/began; until test -e /run/go; do sleep 0.1; done; echo last")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger; until test -e /run/began; do sleep 0.1; done;"
@@ -204,9 +204,8 @@ def test_systemd_may_execute_itself_while_a_hook_runs(guest):
 WAIT_SETTLED = host.ROOT / "tools/sysgenid/examples/qemu-wait-settled"
 
 
-@pytest.fixture
-def gated(boot, image):
-    """A guest whose host can wait until it has settled."""
+def boot_gated(boot, image):
+    """Boots a guest whose host can wait until it has settled."""
     guest = boot(image=image, gate=True)
     for path in PORT_MODULES:
         load_kernel_module(guest, path.rpartition("/")[2])
@@ -215,14 +214,19 @@ def gated(boot, image):
     return guest
 
 
+@pytest.fixture
+def gated(boot, image):
+    return boot_gated(boot, image)
+
+
 def host_waits(guest, timeout: float = 60) -> tuple[int, list[dict]]:
-    """What the host's example says of a guest: its exit status, and the states."""
+    """Runs the host's example; returns its exit status, and the guest's states."""
     done = subprocess.run([WAIT_SETTLED, guest.gate, f"--timeout={timeout}"], check=False,
                           stdout=subprocess.PIPE, text=True)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_the_host_waits_until_a_clone_has_settled(gated):
+def test_host_waits_until_clone_settles(gated):
     assert host_waits(gated)[0] == 0
     add_hook(gated, "10-slow", "until test -e /run/go; do sleep 0.1; done")
     with gated.snapshot() as snap, snap.restore() as clone:
@@ -234,12 +238,12 @@ def test_the_host_waits_until_a_clone_has_settled(gated):
         assert (states[-1]["generation"], states[-1]["state"]) == (1, "settled")
 
 
-def test_the_host_is_not_let_past_by_what_was_true_before_the_restore(gated):
-    # Nothing does anything in the clone, so all that comes is from before.
+def test_host_ignores_state_from_before_restore(gated):
+    # All daemons are stopped in the clone, so an answer would be from before the restore.
     gated.run("systemctl kill -s STOP sysgenidd sysgenid-gate")
     with gated.snapshot() as snap, snap.restore() as clone:
         assert host_waits(clone, 3) == (2, [])
-        # The overseer still stands, and the gate does not lie for it.
+        # With the overseer still stopped, the gate says that the state is pending.
         clone.run("systemctl kill -s CONT sysgenid-gate")
         status, states = host_waits(clone, 5)
         assert status == 2 and {state["state"] for state in states} == {"pending"}
@@ -247,7 +251,23 @@ def test_the_host_is_not_let_past_by_what_was_true_before_the_restore(gated):
         assert host_waits(clone)[0] == 0
 
 
-def test_the_host_learns_of_failures(gated):
+def test_host_waits_while_reseed_fails(gated):
+    gated.run("insmod /modules/fail_reseed.ko")
+    with gated.snapshot() as snap, snap.restore() as clone:
+        clone.expect("reseeding the random number generator failed")
+        assert clone.run("sysgenid get") == "0\n", "no generation without a reseed"
+        status, states = host_waits(clone, 5)
+        assert status == 2 and {state["state"] for state in states} == {"pending"}
+        for command in ("wait-settled", "wait-watchers"):
+            assert clone.status(f"sysgenid {command} --timeout=0.5") == TIMEOUT
+        # The driver retries at each look.
+        clone.run("rmmod fail_reseed")
+        status, states = host_waits(clone)
+        assert status == 0
+        assert (states[-1]["generation"], states[-1]["state"]) == (1, "settled")
+
+
+def test_host_learns_of_failures(gated):
     add_hook(gated, "10-fails", "exit 3")
     gated.run("sysgenid trigger")
     status, states = host_waits(gated)
@@ -256,7 +276,7 @@ def test_the_host_learns_of_failures(gated):
                                        "reason": "exit status 3"}]
 
 
-def test_the_host_is_not_let_past_a_killed_overseer(gated):
+def test_host_does_not_get_past_killed_overseer(gated):
     gated.run(f"printf '[Service]\nRestart=no\n' > {DROP_IN}/restart.conf;"
               "systemctl daemon-reload")
     add_hook(gated, "10-slow", "touch /run/began; sleep 1000")
@@ -267,13 +287,13 @@ def test_the_host_is_not_let_past_a_killed_overseer(gated):
     assert host_waits(gated, 3)[0] == 2
 
 
-def test_the_host_is_not_let_past_a_full_disk(gated):
+def test_host_does_not_get_past_full_disk(gated):
     gated.run("systemctl stop sysgenidd; rm -rf /var/lib/sysgenid")
     make_disk(gated, "-o size=4k")
     gated.run(f"echo full > {STATE_DIRECTORY}/fill; sysgenid trigger; systemctl start sysgenidd")
     status, states = host_waits(gated)
     assert status == 1 and states[-1]["failures"][-1]["kind"] == "state"
-    # The same holds if nothing at all can be published.
+    # An overseer that cannot publish its state at all is waited for.
     gated.run("systemctl stop sysgenidd; mount -t tmpfs -o size=4k tmpfs /run/sysgenid;"
               "echo full > /run/sysgenid/fill; sysgenid trigger; systemctl start sysgenidd")
     assert host_waits(gated, 5)[0] == 2
@@ -281,7 +301,7 @@ def test_the_host_is_not_let_past_a_full_disk(gated):
 
 # Hooks
 
-def test_bad_hooks_are_reported_and_the_others_run(guest):
+def test_bad_hooks_are_reported_and_others_run(guest):
     add_hook(guest, "10-fails", "echo why; exit 3")
     add_hook(guest, "20-hangs", "trap '' TERM; sleep 1000 & while :; do wait; done")
     add_hook(guest, "30-floods", "head -c 300000 /dev/zero | tr '\\0' 'y\\n'; echo end")
@@ -318,10 +338,10 @@ def test_bad_hooks_are_reported_and_the_others_run(guest):
         assert sentence in said, sentence
     assert len(said) < 90000 and said.count("hook 35-floods-lines: y\n") == 500
     guest.run("test -e /run/right && ! test -e /run/wrong")
-    assert "sleep 1000" not in guest.run("ps ax"), "what the hook had started is left"
+    assert "sleep 1000" not in guest.run("ps ax"), "the hook's child is still running"
 
 
-def test_a_failed_hook_is_tried_again_and_stays_visible(guest):
+def test_failed_hook_is_retried_and_stays_visible(guest):
     add_hook(guest, "10-fails", "echo try >> /run/ran; echo 'no such bäcker'; exit 3")
     add_hook(guest, "20-second-time", "test -e /run/once || { touch /run/once; exit 1; }")
     overseer = Overseer(guest)
@@ -369,7 +389,7 @@ def test_hooks_are_listed_dry_run_and_run_by_name(guest):
     assert program.wait() == 2 and "no hook 40-none" in program.output
 
 
-def test_what_hooks_leave_running_is_ended(guest):
+def test_processes_that_hooks_leave_are_ended(guest):
     add_hook(guest, "10-ignores-term", "(trap '' TERM; exec sleep 1001) & sleep 1002")
     add_hook(guest, "20-daemon", "setsid sleep 1003 & setsid setsid sleep 1004 & exit 0")
     overseer = Overseer(guest, "--hook-timeout=1 --hook-attempts=1")
@@ -378,7 +398,7 @@ def test_what_hooks_leave_running_is_ended(guest):
     assert "sleep 100" not in guest.run("ps ax")
 
 
-def test_hooks_are_ended_by_a_broken_pipe(guest):
+def test_broken_pipe_ends_hook(guest):
     add_hook(guest, "10-pipe", "(yes; echo $? > /run/status) | head -n 1")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
@@ -387,7 +407,7 @@ def test_hooks_are_ended_by_a_broken_pipe(guest):
 
 
 @pytest.mark.parametrize("mode, fault", [("777", "everybody"), ("775", "a group or ACL entry")])
-def test_a_directory_that_others_can_write_to_is_refused(guest, mode, fault):
+def test_writable_directory_is_refused(guest, mode, fault):
     add_hook(guest, "10-hook", "touch /run/wrong")
     directory = HOOKS.rpartition("/")[0]
     guest.run(f"chmod {mode} {directory}")
@@ -399,7 +419,7 @@ def test_a_directory_that_others_can_write_to_is_refused(guest, mode, fault):
     guest.run("! test -e /run/wrong")
 
 
-def test_a_directory_that_is_a_dangling_link_is_reported_and_a_missing_one_is_not(guest):
+def test_dangling_directory_is_reported_but_missing_one_is_not(guest):
     guest.run(f"rm -r {HOOKS}")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
@@ -410,7 +430,8 @@ def test_a_directory_that_is_a_dangling_link_is_reported_and_a_missing_one_is_no
     assert SETTLED.format(2, 0, 1, 0) in said
 
 
-# Finds each key 4096 bits long, and makes keys of something that can be held back.
+# This ssh-keygen reports 4096 bits for each key. It makes keys from a file that the test
+# can block.
 SSH_KEYGEN = """#!/bin/sh
 for last; do :; done
 [ "$1" != -l ] || exec echo "4096 SHA256:old root@guest (RSA)"
@@ -420,13 +441,13 @@ cat /proc/sys/kernel/random/uuid > "$last" && echo public > "$last.pub"
 
 @pytest.mark.parametrize("hook, directory", [("20-ssh-host-keys", "/etc/ssh"),
                                              ("30-machine-id", "/etc")])
-def test_a_shipped_hook_that_is_cut_short_leaves_nothing_behind(guest, hook, directory):
+def test_interrupted_hook_leaves_nothing_behind(guest, hook, directory):
     guest.run("mkdir -p /etc/ssh; echo old > /etc/ssh/ssh_host_rsa_key;"
               f"ln -s {SHIPPED_HOOKS}/{hook} {HOOKS}/;"
               f"cat > /usr/bin/ssh-keygen <<'end'\n{SSH_KEYGEN}end\n"
               "echo public > /etc/ssh/ssh_host_rsa_key.pub; chmod 755 /usr/bin/ssh-keygen;"
               f"ls -A {directory} > /run/before")
-    # From here on no hook gets further than what it needs this for.
+    # From now on, a hook blocks where it reads this file.
     guest.run("mkfifo /run/uuid && mount --bind /run/uuid /proc/sys/kernel/random/uuid")
     begun = f"until ! ls -A {directory} | cmp -s - /run/before; do sleep 0.1; done"
     overseer = Overseer(guest)
@@ -441,7 +462,7 @@ def test_a_shipped_hook_that_is_cut_short_leaves_nothing_behind(guest, hook, dir
 
 # Restarts
 
-def test_a_restart_neither_repeats_nor_loses_a_generation(guest):
+def test_restart_neither_repeats_nor_loses_generation(guest):
     add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION $SYSGENID_PREVIOUS_GENERATION >> /run/ran")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
@@ -455,7 +476,7 @@ def test_a_restart_neither_repeats_nor_loses_a_generation(guest):
 
 
 def in_the_second_hook(guest) -> Overseer:
-    """Generation 1; that hook does not end before there is /run/go."""
+    """Triggers generation 1, and waits for its second hook, which waits for /run/go."""
     add_hook(guest, "10-done", "echo done >> /run/ran")
     add_hook(guest, "20-cut", "echo cut >> /run/ran; test -e /run/go || sleep 1000")
     overseer = Overseer(guest)
@@ -464,29 +485,28 @@ def in_the_second_hook(guest) -> Overseer:
 
 
 @pytest.mark.parametrize("how", ["end", "kill"])
-def test_cut_short_between_hooks_it_goes_on_with_the_one_it_was_at(guest, how):
+def test_restart_continues_with_interrupted_hook(guest, how):
     add_hook(guest, "30-late", "echo late >> /run/ran")
     overseer = in_the_second_hook(guest)
     guest.run(f"sed -i 's/test -e/touch \\/run\\/go; test -e/' {HOOKS}/20-cut")
     getattr(overseer, how)()
     if how == "end":
-        assert "sleep 1000" not in guest.run("ps ax"), "it has to end its hook too"
+        assert "sleep 1000" not in guest.run("ps ax"), "stopping has to end the hook, too"
         guest.run("systemctl start sysgenidd")
     assert SETTLED.format(1, 3, 0, 0) in overseer.settled()
     assert guest.run("cat /run/ran") == "done\ncut\ncut\nlate\n"
 
 
 def reload_modules(guest) -> None:
-    """A new counter, and nothing in /run that tells of the old one."""
+    """Starts a new counter, without the overseer's record of the old one in /run."""
     guest.run("systemctl stop sysgenidd; rm -rf /run/sysgenid", 60)
     guest.unload_modules()
     guest.load_modules()
 
 
-def test_what_had_not_settled_before_the_modules_went_goes_on_when_they_are_back(guest):
+def test_unsettled_generation_continues_after_module_reload(guest):
     add_hook(guest, "30-late", "echo late $SYSGENID_GENERATION >> /run/ran")
     in_the_second_hook(guest).end()
-    # udev starts the overseer with the modules.
     guest.run("touch /run/go")
     reload_modules(guest)
     said = Overseer(guest).settled()
@@ -494,10 +514,10 @@ def test_what_had_not_settled_before_the_modules_went_goes_on_when_they_are_back
     assert guest.run("cat /run/ran") == "done\ncut\ncut\nlate 0\n"
     reload_modules(guest)
     Overseer(guest).settled()
-    assert guest.run("cat /run/ran") == "done\ncut\ncut\nlate 0\n", "it had settled before"
+    assert guest.run("cat /run/ran") == "done\ncut\ncut\nlate 0\n", "settled before"
 
 
-def test_a_hook_that_ends_the_overseer_each_time_is_given_up(guest):
+def test_hook_that_kills_overseer_is_given_up(guest):
     add_hook(guest, "10-done", "echo done >> /run/ran")
     add_hook(guest, "20-deadly", "echo deadly >> /run/ran;"
              "systemctl kill -s KILL --kill-whom=main sysgenidd; sleep 1000")
@@ -510,7 +530,7 @@ def test_a_hook_that_ends_the_overseer_each_time_is_given_up(guest):
     assert guest.run("cat /run/ran") == "done\ndeadly\ndeadly\ndeadly\nlate\n"
 
 
-def test_a_generation_that_comes_while_hooks_run_is_dealt_with_too(guest):
+def test_generation_during_hooks_is_handled(guest):
     add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION $SYSGENID_PREVIOUS_GENERATION >> /run/ran;"
              "until test -e /run/go; do sleep 0.1; done")
     overseer = Overseer(guest)
@@ -520,7 +540,7 @@ def test_a_generation_that_comes_while_hooks_run_is_dealt_with_too(guest):
     assert guest.run("cat /run/ran") == "1 0\n2 0\n"
 
 
-def test_the_module_in_use_stays_and_a_stopped_service_lets_it_go(guest):
+def test_overseer_pins_sysgenid_until_stopped(guest):
     add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /run/ran")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
@@ -540,11 +560,11 @@ def test_the_module_in_use_stays_and_a_stopped_service_lets_it_go(guest):
 # The disk
 
 def make_disk(guest, mount: str = "") -> None:
-    """A file system of its own for the state."""
+    """Mounts a file system for the overseer's state."""
     guest.run(f"mkdir -p {STATE_DIRECTORY}; mount -t tmpfs {mount} tmpfs {STATE_DIRECTORY}")
 
 
-def test_a_full_disk_is_a_failure_and_does_not_stop_it(guest):
+def test_full_disk_is_failure_but_hooks_run(guest):
     add_hook(guest, "10-hook", "touch /run/ran")
     guest.run("systemctl stop sysgenidd; rm -rf /var/lib/sysgenid")
     make_disk(guest, "-o size=4k")
@@ -556,7 +576,7 @@ def test_a_full_disk_is_a_failure_and_does_not_stop_it(guest):
     guest.run("test -e /run/ran")
 
 
-def test_a_disk_that_fills_up_later_is_no_obstacle(guest):
+def test_disk_that_fills_up_later_is_no_failure(guest):
     add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /run/ran")
     guest.run("systemctl stop sysgenidd")
     make_disk(guest, "-o size=8k")
@@ -568,7 +588,7 @@ def test_a_disk_that_fills_up_later_is_no_obstacle(guest):
     assert guest.run("cat /run/ran") == "1\n"
 
 
-def test_a_read_only_var_keeps_nobody_from_overseeing(guest):
+def test_read_only_var_is_failure_but_hooks_run(guest):
     add_hook(guest, "10-hook", "touch /run/ran")
     guest.run("systemctl stop sysgenidd; rm -rf /var/lib/sysgenid;"
               "mount --bind /var/lib /var/lib; mount -o remount,ro,bind /var/lib")
@@ -578,7 +598,7 @@ def test_a_read_only_var_keeps_nobody_from_overseeing(guest):
     guest.run("test -e /run/ran")
 
 
-def test_a_frozen_disk_does_not_stop_it(guest):
+def test_frozen_disk_is_failure_but_hooks_run(guest):
     add_hook(guest, "10-hook", "touch /run/ran")
     load_kernel_module(guest, "loop.ko")
     guest.run("systemctl stop sysgenidd; truncate -s 16M /run/disk; mkfs.ext4 -q /run/disk;"
@@ -592,7 +612,7 @@ def test_a_frozen_disk_does_not_stop_it(guest):
     overseer.settled()
 
 
-def test_a_damaged_state_is_as_none(guest):
+def test_damaged_state_is_ignored(guest):
     add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /run/ran")
     guest.run("systemctl stop sysgenidd; sysgenid trigger;"
               f"mkdir -p {STATE_DIRECTORY}; head -c 1024 /dev/urandom > {STATE}")
@@ -610,13 +630,13 @@ def test_bad_usage_is_named(guest, options):
     assert program.output
 
 
-def test_help_and_version_explain(guest):
+def test_help_and_version(guest):
     assert "Runs hooks, restarts units" in guest.run("sysgenidd --help")
     assert guest.run("sysgenidd --version").startswith("sysgenidd 1.")
     assert guest.run("sysgenid --version").startswith("sysgenid 1.")
 
 
-def test_a_journal_of_others_is_not_taken_for_stderr(guest):
+def test_foreign_journal_stream_is_ignored(guest):
     guest.run("systemctl stop sysgenidd")
     program = guest.start("cd /; mv /dev/sysgenid /dev/away; JOURNAL_STREAM=1:2 sysgenidd")
     assert program.wait() == 3 and "no /dev/sysgenid here" in program.output

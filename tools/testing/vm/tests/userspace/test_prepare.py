@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""sysgenid prepare: hooks before a snapshot, and who undoes what they did."""
+"""sysgenid prepare: the hooks before a snapshot, and their undoing."""
 import json
 
 import pytest
+import test_overseer
 from harness import userspace
-from test_overseer import (FAILED, PORT_MODULES, SETTLED, Overseer, host_waits,  # noqa: F401
-                           image, kernel, load_kernel_module)
+from test_overseer import FAILED, SETTLED, Overseer, boot_gated, host_waits, load_kernel_module
 
+image, kernel = test_overseer.image, test_overseer.kernel   # fixtures
 pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 
 ERROR, PERMISSION = 1, 4
@@ -16,7 +17,7 @@ NOTE = "echo $(basename $0) $1 >> /run/ran"
 
 
 @pytest.fixture
-def guest(boot, image):  # noqa: F811
+def guest(boot, image):
     guest = boot(image=image)
     guest.load_modules()
     Overseer(guest).settled()
@@ -41,7 +42,7 @@ def is_prepared(guest) -> bool:
     return json.loads(guest.run("sysgenid status --json"))["prepared"]
 
 
-def test_the_source_undoes_it_by_hand_and_a_clone_by_its_overseer(guest):
+def test_source_undoes_by_hand_and_clone_by_overseer(guest):
     add(guest, "10-database", f"{NOTE}; echo $SYSGENID_GENERATION > /run/generation")
     add(guest, "20-files")
     userspace_hook = f"echo hook >> /run/ran; sysgenid status > /run/status; cat {DIRECTORY}/none"
@@ -63,7 +64,7 @@ def test_the_source_undoes_it_by_hand_and_a_clone_by_its_overseer(guest):
             assert clone.run("cat /run/generation") == "1\n"
             assert not is_prepared(clone)
             assert "nothing to undo" in clone.run("sysgenid prepare --undo") and not ran(clone)
-        # The same generation ID: that is the source, which goes on.
+        # With the same GUID, the restored guest is the source.
         with snap.restore(snap.options.guid) as source:
             assert not ran(source) and is_prepared(source)
             assert source.run("sysgenid prepare --undo") == "undone\n"
@@ -71,7 +72,7 @@ def test_the_source_undoes_it_by_hand_and_a_clone_by_its_overseer(guest):
             assert not is_prepared(source) and source.run("sysgenid get") == "0\n"
 
 
-def test_a_hook_that_fails_has_all_before_it_undone(guest):
+def test_failed_hook_undoes_earlier_hooks(guest):
     add(guest, "10-first")
     add(guest, "20-fails", f"{NOTE}; echo why; [ $1 = thaw ]")
     add(guest, "30-later")
@@ -80,7 +81,7 @@ def test_a_hook_that_fails_has_all_before_it_undone(guest):
     assert "hook 20-fails: why\n" in said and "not prepared: everything done is undone" in said
     assert ran(guest) == ["10-first freeze", "20-fails freeze", "20-fails thaw", "10-first thaw"]
     assert not is_prepared(guest)
-    # What can't be undone is said, and the others are undone all the same.
+    # A failed undo is reported, and the other hooks are undone.
     add(guest, "15-stays", f"{NOTE}; [ $1 = freeze ]")
     status, said = fails(guest, "sysgenid prepare")
     assert status == ERROR and "undoing 15-stays failed: exit status 1" in said
@@ -88,7 +89,7 @@ def test_a_hook_that_fails_has_all_before_it_undone(guest):
     assert ran(guest)[-4:] == ["15-stays thaw"] * 3 + ["10-first thaw"]
 
 
-def test_what_a_clone_cannot_undo_is_a_failure_of_its_generation(guest):
+def test_failed_undo_is_failure_of_generation(guest):
     add(guest, "10-stays", f"{NOTE}; echo stuck; [ $1 = freeze ]")
     guest.run("sysgenid prepare")
     with guest.snapshot() as snap, snap.restore() as clone:
@@ -100,7 +101,7 @@ def test_what_a_clone_cannot_undo_is_a_failure_of_its_generation(guest):
         assert status["output"] == {"10-stays": "stuck\n"}
 
 
-def test_the_rules_of_trust_and_of_time_are_those_of_other_hooks(guest):
+def test_trust_and_timeout_of_other_hooks_apply(guest):
     add(guest, "10-open", NOTE, "777")
     status, said = fails(guest, "sysgenid prepare")
     assert status == ERROR and "10-open is writable by everybody" in said
@@ -120,7 +121,7 @@ def test_the_rules_of_trust_and_of_time_are_those_of_other_hooks(guest):
     assert status == PERMISSION and "only root may prepare" in said
 
 
-def test_an_interrupted_one_undoes_and_a_killed_one_is_undone_by_hand(guest):
+def test_interrupted_prepare_undoes_and_killed_one_by_hand(guest):
     add(guest, "10-first")
     add(guest, "20-hangs", f"{NOTE}; [ $1 = thaw ] || sleep 1000")
     begun = "until grep -q '20-hangs freeze' /run/ran; do sleep 0.1; done"
@@ -140,13 +141,13 @@ def test_an_interrupted_one_undoes_and_a_killed_one_is_undone_by_hand(guest):
     assert ran(guest) == undone and "sleep 1000" not in guest.run("ps ax")
 
 
-def test_a_snapshot_that_comes_too_early_is_noticed(guest):
+def test_early_snapshot_is_detected(guest):
     add(guest, "10-slow", f"{NOTE}; [ $1 = thaw ] || until test -e /run/go; do sleep 0.1; done")
     add(guest, "20-later")
     program = guest.start("exec sysgenid prepare")
     guest.run("until test -e /run/ran; do sleep 0.1; done")
     with guest.snapshot() as snap, snap.restore() as clone:
-        # The overseer waits for the one that has begun.
+        # The overseer waits for the running prepare.
         clone.run("until sysgenid get | grep -q 1; do sleep 0.1; done; touch /run/go")
         copy = clone.program(program)
         assert copy.wait(60) == ERROR and "a snapshot was restored before" in copy.output
@@ -154,14 +155,14 @@ def test_a_snapshot_that_comes_too_early_is_noticed(guest):
         assert ran(clone) == ["10-slow freeze", "10-slow thaw"] and not is_prepared(clone)
 
 
-def test_without_an_overseer_nobody_prepares(guest):
+def test_prepare_needs_overseer(guest):
     add(guest, "10-first")
     guest.run("systemctl mask --runtime --now sysgenidd; rm -rf /run/sysgenid")
     status, said = fails(guest, "sysgenid prepare")
     assert status == ERROR and "the overseer is not running" in said and not ran(guest)
 
 
-def test_the_shipped_hooks_freeze_what_the_system_does_not_need(guest):
+def test_shipped_hooks_freeze_other_file_systems(guest):
     load_kernel_module(guest, "loop.ko")
     guest.run(f"mkdir -p {DIRECTORY} '/srv/two words'; ln -s {SHIPPED}/* {DIRECTORY}/;"
               "truncate -s 16M /run/disk; mkfs.ext4 -q /run/disk;"
@@ -169,7 +170,7 @@ def test_the_shipped_hooks_freeze_what_the_system_does_not_need(guest):
     write = "timeout 2 dd if=/dev/zero of='/srv/two words/file' count=1 conv=fsync 2>/dev/null"
     guest.run(f"{write}; sysgenid prepare")
     program = guest.start(f"{write}; echo written >> /run/written")
-    assert guest.status("fsfreeze -f '/srv/two words'") != 0, "it should be frozen already"
+    assert guest.status("fsfreeze -f '/srv/two words'") != 0, "the file system is not frozen"
     with guest.snapshot() as snap, snap.restore() as clone:
         Overseer(clone).settled()
         clone.run(write)
@@ -178,12 +179,8 @@ def test_the_shipped_hooks_freeze_what_the_system_does_not_need(guest):
         clone.run(write)
 
 
-def test_the_host_sees_that_a_system_is_prepared(boot, image):
-    guest = boot(image=image, gate=True)
-    for path in PORT_MODULES:
-        load_kernel_module(guest, path.rpartition("/")[2])
-    guest.load_modules()
-    Overseer(guest).settled()
+def test_host_sees_prepared_system(boot, image):
+    guest = boot_gated(boot, image)
     add(guest, "10-first")
     assert host_waits(guest)[1][-1]["prepared"] is False
     guest.run("sysgenid prepare")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""python3-sysgenid, in a clone: threads, asyncio, and generators that are seeded again."""
+"""python3-sysgenid in clones: threads, asyncio, and reseeded generators."""
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,10 @@ from harness.guest import Guest
 LIB = host.ROOT / "tools/lib/sysgenid"
 NEEDED = ("python3", "python3-numpy")
 PYTHON = "/usr/bin/python3"
-# Large parts of the standard library that are of no use in a guest.
+# A guest does not need these large parts of the standard library.
 LEFT_OUT = ("__pycache__", "test", "idlelib", "lib2to3", "tkinter", "ensurepip", "pydoc_data",
             "distutils")
-# Watches in each way, prints what it sees, and draws when it is asked to.
+# This program watches in each way, and draws for each line of input.
 PROGRAM = """
 import asyncio, os, random, sys, threading
 import sysgenid
@@ -57,7 +57,7 @@ for line in sys.stdin:
 
 
 def add_python(image) -> None:
-    """This machine's Python, with the standard library and our module."""
+    """Adds this machine's Python, its standard library and our module."""
     packages.install(NEEDED)
     image.program("usr/bin/python3", Path(PYTHON))
     library = Path(host.run([PYTHON, "-c", "import os; print(os.__file__)"],
@@ -87,11 +87,11 @@ def python_image(kernel):
 
 def wait_watching(guest: Guest, program) -> None:
     program.wait_for("^watching$", 60)
-    # The parent's callback and the child's.
+    # The parent and the child have one tracked callback each.
     guest.run("until grep -q 2 /sys/class/misc/sysgenid/watchers; do sleep 0.1; done")
 
 
-def test_every_way_notices_a_clone(boot, python_image):
+def test_every_way_detects_clone(boot, python_image):
     guest = boot(image=python_image, memory=512)
     guest.load_modules()
     guest.run("mkfifo /run/ask")
@@ -104,7 +104,7 @@ def test_every_way_notices_a_clone(boot, python_image):
             for word in ("asyncio", "thread", "parent", "child"):
                 copy.wait_for(f"^{word} 1$", 60)
             assert "RuntimeError: adjusting fails" in copy.output
-            # All have acknowledged, so the child's is not its parent's.
+            # Both watchers have acknowledged, so the child has a descriptor of its own.
             clone.run("until grep -q 0 /sys/class/misc/sysgenid/outdated; do sleep 0.1; done")
             clone.run("echo > /run/ask")
             draws.add(copy.wait_for(r"^drew (\d+) 1$")[1])
@@ -124,12 +124,12 @@ assert random.getstate() != before[0] and numpy.random.get_state()[1].tolist() !
 def test_reseed_random_seeds_numpy_too(tmp_path):
     packages.install(NEEDED)
     host.run(["make", "-s", "-C", LIB, f"OUTPUT={tmp_path}"], "building the library")
-    host.run([PYTHON, "-c", RESEED], "seeding again",
+    host.run([PYTHON, "-c", RESEED], "reseeding",
              env={"PYTHONPATH": str(LIB / "python"), "LD_LIBRARY_PATH": str(tmp_path),
                   "PYTHONDONTWRITEBYTECODE": "1"})
 
 
-# The source is a file that is looked at once a second.
+# A file stands in for the device; the library polls it once a second.
 IN_CALLBACKS = """
 import os, threading, time, sysgenid
 source = os.open(os.environ["SYSGENID_DEVICE"], os.O_RDWR)
@@ -172,8 +172,8 @@ os._exit(0)
 """
 
 
-def test_a_fork_in_a_callback_and_a_cancel_in_one(tmp_path):
-    """The child adjusts to what its parent had not; the thread ends quietly."""
+def test_callback_may_fork_and_cancel(tmp_path):
+    """The child runs the callback that its parent had not finished."""
     packages.install(NEEDED)
     host.run(["make", "-s", "-C", LIB, f"OUTPUT={tmp_path}"], "building the library")
     (tmp_path / "source").write_bytes(bytes(4096))

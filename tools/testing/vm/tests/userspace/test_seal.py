@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""sysgenid seal: what it removes, what it refuses, and copies of a sealed template."""
+"""sysgenid seal: its removals, its refusals, and copies of a sealed template."""
 import json
 import shutil
 from dataclasses import replace
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 ERROR, USAGE, PERMISSION = 1, 2, 4
 UNIT = "-> /lib/systemd/system/{}.service"
 FILES = {f"{MULTI_USER}/{name}.service": UNIT.format(name) for name in ("ssh", "dhcpcd")}
-# What two systems may not share; each is a command.
+# Each command prints an identity that two systems may not share.
 IDENTITIES = {
     "machine ID": "cat /etc/machine-id",
     "SSH host keys": "cat /etc/ssh/ssh_host_*_key",
@@ -29,13 +29,13 @@ SECRETS = "/etc/ssh/ssh_host_rsa_key /var/lib/systemd/random-seed /var/lib/dhcpc
 
 @pytest.fixture(scope="session")
 def kernel(request):
-    """The stock kernel, with more time, as a whole system starts."""
+    """The stock kernel with longer time limits, as a whole system boots slowly."""
     return replace(kernels.get(request.param), patience=3, memory=768)
 
 
 @pytest.fixture
 def start(boot, kernel, logs):
-    """Gives a function that boots a system whose changes are on that disk."""
+    """Returns a function that boots a system with its changes on a disk."""
     root = debian_disk.make_root()
     image = debian_disk.make_image(kernel, logs / "seal.cpio", FILES)
 
@@ -54,7 +54,7 @@ def identities(guest: Guest) -> dict[str, str]:
 
 
 def power_off(guest: Guest) -> None:
-    """As an administrator does it: services stop, and may write what they like."""
+    """Powers the guest off cleanly: its services stop, and may write to the disk."""
     guest.start("systemctl poweroff")
     guest.process.wait(60 * guest.patience)
 
@@ -65,7 +65,7 @@ def fails(guest: Guest, script: str) -> tuple[int, str]:
 
 
 def check_refusals(guest: Guest) -> None:
-    """Nothing is sealed by accident, and what would be is said before."""
+    """Checks that seal refuses a mistaken call, and lists its removals beforehand."""
     status, said = fails(guest, "sysgenid seal")
     assert status == USAGE and "give --yes" in said
     status, said = fails(guest, "setpriv --reuid=65534 --clear-groups sysgenid seal --yes")
@@ -85,14 +85,14 @@ def check_refusals(guest: Guest) -> None:
     assert guest.status("test -e /var/lib/sysgenid/sealed") != 0
 
 
-def test_two_copies_of_a_sealed_template_boot_different(start, logs):
+def test_sealed_copies_boot_with_new_identities(start, logs):
     disk = debian_disk.make_changes(logs / "disk")
     guest = start(disk, new_guid())
     guest.run("rm /etc/ssh/ssh_host_rsa_key*;"
               "ssh-keygen -q -t rsa -b 2048 -N '' -f /etc/ssh/ssh_host_rsa_key", 60)
     before = identities(guest)
     check_refusals(guest)
-    assert identities(guest) == before, "nothing was sealed yet"
+    assert identities(guest) == before, "a refused call has changed an identity"
     said = guest.run("sysgenid seal --yes")
     assert said.endswith("sealed: switch the system off before its disk is copied\n")
     assert guest.status("ls /etc/ssh/ssh_host_*_key") != 0
@@ -108,17 +108,17 @@ def test_two_copies_of_a_sealed_template_boot_different(start, logs):
         booted.append(identities(guest))
         bits = guest.run("for key in /etc/ssh/ssh_host_*_key; do ssh-keygen -l -f $key; done")
         assert [line.split()[-1] for line in bits.splitlines()] == ["(ECDSA)", "(ED25519)", "(RSA)"]
-        assert "2048 SHA256" in bits, "RSA keys stay as long as they were"
+        assert "2048 SHA256" in bits, "the RSA key has another length"
         guest.run("/usr/sbin/sshd -t; systemctl is-active ssh")
         assert guest.status("test -e /var/lib/sysgenid/sealed") != 0
-        assert guest.run("sysgenid get") == "0\n", "it was no clone, but a new system"
+        assert guest.run("sysgenid get") == "0\n", "a copy of a template is no clone"
         after = identities(guest)
         power_off(guest)
     for what in IDENTITIES:
         shown = [found[what] for found in booted]
         assert len(set(shown)) == 3, f"{what}: {shown}"
 
-    # A copy is a system like any other: it stays what it is.
+    # A rebooted copy keeps its identities.
     guest = start(copy, guest.options.guid)
     again = identities(guest)
     for what in set(IDENTITIES) - {"random seed"}:
@@ -130,7 +130,7 @@ def boot_debian(boot, kernel, logs):
                 root=debian_disk.make_root(), guid=new_guid())
 
 
-def test_what_cannot_be_removed_is_named_and_the_rest_is_sealed(boot, kernel, logs):
+def test_seal_names_what_it_cannot_remove(boot, kernel, logs):
     guest = boot_debian(boot, kernel, logs)
     guest.run("mount --bind /etc/nvme/hostid /etc/nvme/hostid;"
               "mkdir -p /srv/other && mount -t tmpfs tmpfs /srv/other; touch /srv/other/kept;"
@@ -145,7 +145,7 @@ def test_what_cannot_be_removed_is_named_and_the_rest_is_sealed(boot, kernel, lo
     guest.run("umount /etc/nvme/hostid; sysgenid seal --yes; ! test -e /etc/nvme/hostid")
 
 
-def test_an_image_is_sealed_where_it_is_mounted(boot, kernel, logs):
+def test_mounted_image_is_sealed(boot, kernel, logs):
     guest = boot_debian(boot, kernel, logs)
     guest.run("mkdir -p /srv/image/etc/ssh /srv/image/lib/systemd/system /srv/image/var/lib;"
               "cp /etc/ssh/ssh_host_*_key /srv/image/etc/ssh/; echo id > /srv/image/etc/machine-id;"
