@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The guest's first process: runs the host's commands, which come over a
- * second serial port, and sends what they print and how they ended.
- * channel.py is the other end. It idles without using the processor, and goes
- * through snapshot and restore like any program.
+ * The guest's first process. It runs the host's commands, which come over a second
+ * serial port, and sends back their output and exit status. channel.py is the other end.
+ * The agent uses no CPU time while it is idle, and survives snapshot and restore.
  *
  * From the host:  "run ID LENGTH\n" and that many bytes of shell script,
  *                 "kill ID SIGNAL\n"
@@ -31,7 +30,7 @@
 struct job {
 	int id;
 	pid_t pid;	/* 0: this entry is free */
-	int output;	/* what it prints; -1: closed */
+	int output;	/* the pipe from its stdout and stderr; -1: closed */
 };
 
 static struct job jobs[MAX_JOBS];
@@ -64,7 +63,7 @@ static void send_line(const char *format, ...)
 	send_bytes(line, length);
 }
 
-/* Reads from the host; a blocking read, as a message never ends half-way. */
+/* Reads from the host. The read may block, as the host always sends whole messages. */
 static void receive(char *buffer, size_t length)
 {
 	while (length) {
@@ -155,7 +154,7 @@ static void handle_message(void)
 	}
 }
 
-/* Passes on what there is to read; a job's output ends when all close it. */
+/* Forwards pending output. A job's output ends when all its processes have closed it. */
 static void forward(struct job *job)
 {
 	char buffer[4096];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The kernel's random number generator in a guest that has no source of random
- * numbers: ready, and in the same state in every run.
+ * Initializes the kernel's CSPRNG in a guest without any source of random numbers. The
+ * state is the same in every run.
  */
 #ifndef CRNG_H
 #define CRNG_H
@@ -13,7 +13,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-/* Makes the generator ready with constant bytes. */
+/* Initializes the CSPRNG with constant bytes. */
 static void crng_make_ready(void)
 {
 	struct {

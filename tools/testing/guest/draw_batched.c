@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Draws on every CPU what is not looked at before each use: the mapped counter, and
- * random numbers that were made before they are drawn, the kernel's get_random_u32()
- * or the vDSO's getrandom(). In how many timer ticks of its CPU does each notice
- * that the GUID in memory has changed?
+ * Measures on every CPU in how many timer ticks state follows a new GUID if the driver
+ * does not check it before each use: the mapped counter, and numbers in batches of the
+ * kernel's get_random_u32() or the vDSO's getrandom().
  *
- * Says "watching", or "none" where the kernel has no such numbers. After the restore,
- * for each CPU: "cpu NUMBER stale TICKS MICROSECONDS", the ticks before the last look
- * at the mapped counter that gave the old generation; -1: none did; "for good", if it
- * has not changed in GIVE_UP ticks. Then the draws: "early NUMBER HEX", made at once,
- * and "late NUMBER HEX", made after ticks enough for everything to have noticed.
+ * Prints "watching", or "none" if the kernel has no such numbers. After the restore,
+ * prints for each CPU:
+ *   cpu NUMBER stale TICKS MICROSECONDS   ticks before the last stale look at the mapped
+ *                                         counter; -1: no look was stale
+ *   cpu NUMBER stale forever              the counter did not change in GIVE_UP ticks
+ *   early NUMBER HEX                      a draw made at once
+ *   late NUMBER HEX                       a draw made after NOTICED ticks
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -25,7 +26,7 @@
 #define EARLY		4
 #define LATE		16
 #define MOST_CPUS	64
-/* In the first tick; or by the driver's timer, 20 µs after it. */
+/* The first tick detects a new GUID; or else the driver's timer, 20 µs later. */
 #define NOTICED		2
 #define GIVE_UP		20
 #define KERNEL		"/sys/kernel/debug/draw_kernel/"
@@ -35,7 +36,7 @@ struct cpu {
 	long long stale_ticks;
 	double stale_us;
 	bool fresh;
-	void *state;		/* of the vDSO's generator, which is this thread's */
+	void *state;		/* of this thread's vDSO generator */
 };
 
 static struct cpu cpus[MOST_CPUS];
@@ -94,7 +95,7 @@ static bool find_numbers(const char *name)
 	return true;
 }
 
-/* From the first look that found the GUID new, until the counter has followed. */
+/* Watches the counter from the first look at a new GUID until the counter changes. */
 static void watch_counter(struct cpu *cpu, uint64_t first)
 {
 	double since = now();
@@ -123,7 +124,7 @@ static void *watch_on(void *data)
 	CPU_SET(number, &set);
 	if (sched_setaffinity(0, sizeof(set), &set))
 		err(1, "CPU %d", number);
-	/* Has numbers made ready, of which it is the first. */
+	/* The first draw fills the batch. */
 	draw(cpu);
 	pthread_barrier_wait(&start);
 	do
@@ -147,7 +148,7 @@ static void show(int number)
 	if (cpu->fresh)
 		printf("cpu %d stale %lld %.0f\n", number, cpu->stale_ticks, cpu->stale_us);
 	else
-		printf("cpu %d stale for good\n", number);
+		printf("cpu %d stale forever\n", number);
 	for (int i = 0; i < EARLY + LATE; i++)
 		printf("%s %d %016llx\n", i < EARLY ? "early" : "late", number,
 		       (unsigned long long)cpu->draws[i]);
@@ -175,7 +176,7 @@ int main(int argc, char **argv)
 	pthread_barrier_init(&start, NULL, count + 1);
 	for (intptr_t cpu = 0; cpu < count; cpu++)
 		if (pthread_create(&threads[cpu], NULL, watch_on, (void *)cpu))
-			errx(1, "no thread");
+			errx(1, "can't start a thread");
 	pthread_barrier_wait(&start);
 	printf("watching\n");
 	fflush(stdout);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Draws random numbers on every CPU, in a tight loop of all interfaces in turn.
- * Once the GUID in memory has changed, each CPU keeps 64 draws that began after
- * that, by the one interface that the last byte of the new GUID says: the first
- * of them is then by each interface in some clone. Says "drawing", and after the
- * restore a line "cpu NUMBER HEX" a draw. The bits that make a UUID of 16 bytes
- * are set in all draws, so that those of any two interfaces can be compared.
+ * Draws random numbers on every CPU, in a tight loop of all interfaces in turn. Once the
+ * GUID in memory has changed, each CPU makes and keeps 64 draws. The last byte of the new
+ * GUID selects their interface, so that each interface draws first in some clone.
+ *
+ * Prints "drawing", and after the restore "cpu NUMBER HEX" for each draw. All draws have
+ * the fixed bits of a UUID, so that those of any two interfaces can be compared.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -127,7 +127,7 @@ int main(void)
 	pthread_barrier_init(&start, NULL, cpus + 1);
 	for (intptr_t cpu = 0; cpu < cpus; cpu++)
 		if (pthread_create(&threads[cpu], NULL, draw_on, (void *)cpu))
-			errx(1, "no thread");
+			errx(1, "can't start a thread");
 	pthread_barrier_wait(&start);
 	printf("drawing\n");
 	fflush(stdout);

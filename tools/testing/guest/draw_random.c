@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Draws random numbers all the time, and looks for a new generation after each,
- * in the way that is asked for. Says "drawing", and once it has seen one "seen
- * N", the number of draws before, and the draws after that: "drew HEX". To
- * "N COUNT" on its standard input it answers with the draws from number N on.
+ * Draws random numbers continuously, and looks for a new generation after each draw, in
+ * the given way. Prints "drawing". In a new generation it prints "seen N", the number of
+ * earlier draws, and then later draws as "drew HEX". A line "N COUNT" on its standard
+ * input prints the draws from number N on. Without a new generation it keeps drawing.
  *
- * The kernel's random number generator is made ready with bytes that are always
- * the same, before ("early"), once the generation is seen ("late"), or not here
- * ("never"). In a clone that was told of no new generation, the draws go on.
+ * The program initializes the kernel's CSPRNG with constant bytes: before it draws
+ * ("early"), once it has seen the generation ("late"), or not at all ("never").
  *
- * With "vdso", draws by the vDSO's getrandom(), or says "none" where there is none.
+ * With "vdso", it draws from the vDSO's getrandom(), or prints "none" without one.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -20,13 +19,13 @@
 #include "vdso.h"
 #include "ways.h"
 
-#define KEPT	(1 << 19)	/* how many of the last draws are kept */
-#define AFTER	64		/* how many to show of a new generation */
+#define KEPT	(1 << 19)	/* number of kept draws, the last ones */
+#define AFTER	64		/* number of draws to print in a new generation */
 #define BYTES	16
 
 static unsigned char draws[KEPT][BYTES];
 static unsigned long drawn;
-static void *vdso_state;	/* NULL: draws by the system call */
+static void *vdso_state;	/* NULL: draw by the system call */
 
 static void draw(void)
 {
@@ -51,7 +50,7 @@ static void show(unsigned long from, unsigned long count)
 	fflush(stdout);
 }
 
-/* Is there a question on the standard input? Then answers it. */
+/* Answers a request on the standard input, if there is one. */
 static void answer(void)
 {
 	unsigned long from, count;
@@ -62,7 +61,7 @@ static void answer(void)
 		return;
 	line[length] = '\0';
 	if (sscanf(line, "%lu %lu", &from, &count) != 2)
-		errx(1, "asked for: %s", line);
+		errx(1, "not a request: %s", line);
 	show(from, count);
 	printf("shown\n");
 	fflush(stdout);
@@ -96,7 +95,7 @@ int main(int argc, char **argv)
 	fflush(stdout);
 
 	for (unsigned long looks = 0; !changed(); looks++) {
-		/* The vDSO is so fast that too many draws would have to be kept. */
+		/* The vDSO is so fast that KEPT draws would not suffice. */
 		if (strcmp(when, "late") && !(vdso_state && looks % 16))
 			draw();
 		answer();

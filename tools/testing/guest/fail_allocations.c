@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes one kernel call again and again, and each time another of the memory
- * allocations fail that the kernel makes for it, until it makes no more. The
- * call has to work the next time. Each error that it ended with is written to
- * the kernel's log, below the kernel's own reason.
+ * Makes one kernel call repeatedly, and has each of its memory allocations fail in turn.
+ * After each failure, the call has to succeed. The program writes each error to the
+ * kernel's log, below the kernel's own reason.
  *
- * usage: fail_allocations CALL [ARGUMENT], CALL being one of those below
+ * usage: fail_allocations CALL [ARGUMENT], with a CALL of the table below
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -27,13 +26,13 @@
 
 #define DEVICE "/dev/sysgenid"
 
-static int device;	/* an open descriptor of it */
+static int device;	/* an open descriptor of DEVICE */
 static int nth;		/* this task's fail-nth */
-static int armed;	/* what was last written there */
+static int armed;	/* the number last written to fail-nth */
 static bool has_failed;
 static const char *argument;
 
-/* One of the next allocations is to fail. */
+/* Makes one of the next allocations fail; 0: none. */
 static void fail_nth(int which)
 {
 	char text[16];
@@ -44,7 +43,7 @@ static void fail_nth(int which)
 	armed = which;
 }
 
-/* No more of them; remembers whether it has failed, or there were fewer. */
+/* Disarms fail-nth, and records in has_failed whether the allocation was reached. */
 static void stop_failing(void)
 {
 	char text[16] = "";
@@ -64,7 +63,7 @@ static int do_open(void)
 	return fd < 0 ? -1 : close(fd);
 }
 
-/* Far from all other mappings, so that the fault needs page tables of its own. */
+/* The address is far from all other mappings, so that the fault allocates page tables. */
 static int do_map(void)
 {
 	volatile uint32_t *page = mmap((void *)(1UL << 44), getpagesize(), PROT_READ,
@@ -133,7 +132,7 @@ static int do_show(void)
 	return ret;
 }
 
-/* Binds the driver to that device, and unbinds it. */
+/* Binds the driver to the device named by argument, and unbinds it. */
 static int do_bind(void)
 {
 	static const char driver[] = "/sys/bus/platform/drivers/vm_generation_id";
@@ -155,7 +154,7 @@ static int do_bind(void)
 	return 0;
 }
 
-/* Loads the module in that file, and unloads it. */
+/* Loads the module in the file named by argument, and unloads it. */
 static int do_load(void)
 {
 	int fd = open(argument, O_RDONLY | O_CLOEXEC), ret, error;
@@ -191,7 +190,7 @@ static const struct {
 	{ "load", do_load, false },
 };
 
-/* Below what the kernel has said about it. */
+/* Writes the error to the kernel's log, below the kernel's own messages. */
 static void write_log(int error)
 {
 	static int log = -1;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The GUID in memory, by /dev/mem: a program that reads it there knows of a
- * restore before the driver does.
+ * Reads the GUID through /dev/mem, which shows a restore before the driver detects it.
  */
 #ifndef GUID_H
 #define GUID_H
@@ -18,11 +17,11 @@
 #include <unistd.h>
 
 #define TABLES		"/sys/firmware/acpi/tables/"
-/* In QEMU's table: Name (VGIA, …) with four bytes, to which ADDR adds 40. */
+/* QEMU's table has Name (VGIA, …) with four bytes, to which ADDR adds 40. */
 #define NAME		"\x08VGIA\x0c"
 #define OFFSET		40
 
-/* The GUID, which only the hypervisor writes; and its value at the start. */
+/* The GUID, which only the hypervisor writes, and its value at the start. */
 static volatile const uint64_t *guid;
 static uint64_t guid_first[2];
 
@@ -45,7 +44,7 @@ static uint32_t guid_find_address(const char *path)
 	return page + OFFSET;
 }
 
-/* In a device tree: reg, with two big-endian cells of address and two of size. */
+/* In a devicetree, reg has two big-endian cells of address and two of size. */
 static uint32_t guid_find_in_device_tree(void)
 {
 	uint32_t cells[4] = { 0 };
@@ -62,7 +61,7 @@ static uint32_t guid_find_in_device_tree(void)
 	return be32toh(cells[1]);
 }
 
-/* Maps the GUID and remembers its value. */
+/* Maps the GUID and saves its value. */
 static void guid_start(void)
 {
 	const long page = sysconf(_SC_PAGESIZE);
@@ -76,7 +75,7 @@ static void guid_start(void)
 		address = guid_find_address(path);
 	}
 	if (!address)
-		errx(1, "neither an ACPI table of QEMU nor a device tree gives the address of the GUID");
+		errx(1, "neither QEMU's ACPI table nor a devicetree has the GUID's address");
 	fd = open("/dev/mem", O_RDONLY);
 	memory = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, address & -page);
 	if (fd < 0 || memory == MAP_FAILED)

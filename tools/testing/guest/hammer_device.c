@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes every system call of /dev/sysgenid all the time, from two threads on
- * each processor, which all look that the generation never goes back nor up by
- * more than one. Says "hammering"; ends with SIGTERM and says "CALLS calls".
+ * Makes every system call of /dev/sysgenid continuously, in two threads on each CPU.
+ * Each thread checks that the generation never decreases, and never grows by more than
+ * one. Prints "hammering"; SIGTERM ends it, and it prints "CALLS calls".
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -23,7 +23,7 @@
 
 #include <linux/sysgenid.h>
 
-#define THREADS		2	/* on each processor */
+#define THREADS		2	/* on each CPU */
 #define MAX_THREADS	64
 
 static atomic_bool done;
@@ -48,7 +48,7 @@ static void by_sysfs(uint32_t *last)
 	check(last, strtoul(text, NULL, 10), "sysfs");
 }
 
-/* Every call once. Which of them finds a new generation first is chance. */
+/* Makes every call once. Any of them may be the first to see a new generation. */
 static void round_of_calls(int fd, uint32_t *last)
 {
 	struct pollfd device = { .fd = fd, .events = POLLIN };
@@ -85,7 +85,7 @@ static void *hammer(void *cpu)
 	CPU_ZERO(&set);
 	CPU_SET((intptr_t)cpu, &set);
 	if (sched_setaffinity(0, sizeof(set), &set))
-		err(1, "processor %d", (int)(intptr_t)cpu);
+		err(1, "CPU %d", (int)(intptr_t)cpu);
 	if (fd < 0 || ioctl(fd, SYSGENID_GET_GENERATION, &last))
 		err(1, "/dev/sysgenid");
 	while (!atomic_load(&done)) {
@@ -110,7 +110,7 @@ int main(void)
 	for (intptr_t cpu = 0; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++)
 		for (int i = 0; i < THREADS && count < MAX_THREADS; i++)
 			if (pthread_create(&threads[count++], NULL, hammer, (void *)cpu))
-				errx(1, "no thread");
+				errx(1, "can't start a thread");
 	printf("hammering\n");
 	fflush(stdout);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Keeps /dev/sysgenid in use until it is killed: by a descriptor, or only by
- * a mapping, whose descriptor is closed. Says "holding GENERATION".
+ * Keeps /dev/sysgenid in use until it is killed: by a descriptor, or by a mapping whose
+ * descriptor is closed. Prints "holding GENERATION".
  */
 #include <err.h>
 #include <fcntl.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Maps the page of the hardware's identifier and says "at OFFSET HEX", where it is
- * in the page and what it is; or the calls that refused, each with its error. To
- * each line on its standard input it answers "now HEX".
+ * Maps the page of the hardware's identifier, and prints "at OFFSET HEX", its offset and
+ * its value, or the calls that failed with their errors. For each line on its standard
+ * input it prints "now HEX".
  */
 #define _GNU_SOURCE
 #include <err.h>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Watches the GUID in memory and the generation, in the way that is asked for:
- * how often was the GUID the new one, and the generation seen after that still
- * the old one? Says "watching GUID", and after the restore "stale TIMES
- * MICROSECONDS". With a priority it watches as a real-time program. Says "resumed"
- * when it runs after it could not for a while.
+ * Watches the GUID in memory, and the generation in the given way. Counts how often the
+ * generation was still the old one after the GUID was the new one.
+ *
+ * Prints "watching GUID", and after the restore "stale TIMES MICROSECONDS". With a
+ * priority, it is a real-time program. Prints "resumed" when it runs again after PAUSE.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -15,7 +15,7 @@
 #include "guid.h"
 #include "ways.h"
 
-#define PAUSE	1e5	/* µs that it did not run, to be told of */
+#define PAUSE	1e5	/* µs */
 
 static double now(void)
 {
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
 	printf("watching %016llx\n", (unsigned long long)guid_first[0]);
 	fflush(stdout);
 
-	/* First the GUID, then the generation: which can only be as new. */
+	/* Read the GUID before the generation, which then has to be as new. */
 	for (last = now();; last = time) {
 		time = now();
 		if (time - last > PAUSE) {

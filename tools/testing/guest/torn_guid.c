@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Has write_guid.ko write new GUIDs piece by piece, and looks at the generation
- * meanwhile, from another piece on each time: by how much did it grow for each?
+ * Has write_guid.ko write new GUIDs in pieces, and reads the generation meanwhile, each
+ * time from another piece on. Prints the increment of the generation for each GUID.
  *
- * usage: torn_guid TIMES SIZE NANOSECONDS: the pieces' size, and the time between
+ * usage: torn_guid TIMES SIZE NANOSECONDS: the pieces' size and interval
  */
 #include <err.h>
 #include <fcntl.h>
@@ -47,7 +47,7 @@ int main(int argc, char **argv)
 	device = open("/dev/sysgenid", O_RDONLY);
 	writer = open("/sys/module/write_guid/parameters/write", O_RDWR);
 	if (device < 0 || writer < 0)
-		err(1, "sysgenid and write_guid have to be loaded");
+		err(1, "load sysgenid.ko and write_guid.ko");
 	length = snprintf(order, sizeof(order), "%s %s", argv[2], argv[3]);
 	for (int times = atoi(argv[1]); times; times--) {
 		uint32_t before = get_generation();

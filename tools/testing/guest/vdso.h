@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * getrandom() of the vDSO, called as a C library would: without the kernel, but for
- * the first draw and the first one of each generation of the kernel's generator.
+ * Calls the vDSO's getrandom() like a C library. It enters the kernel only for the first
+ * draw, and for the first one after each reseed.
  */
 #ifndef VDSO_H
 #define VDSO_H
@@ -33,7 +33,7 @@ static ssize_t (*vdso_getrandom)(void *buffer, size_t length, unsigned int flags
 				 void *state, size_t state_size);
 static struct opaque_params vdso_params;
 
-/* By the vDSO's section headers, which are mapped with it. */
+/* Finds a symbol by the vDSO's section headers, which are mapped with it. */
 static inline void *vdso_find(const char *wanted)
 {
 	const char *vdso = (const char *)getauxval(AT_SYSINFO_EHDR);
@@ -56,25 +56,25 @@ static inline void *vdso_find(const char *wanted)
 	return NULL;
 }
 
-/* To be called first. False: this kernel's vDSO has no getrandom(). */
+/* Call this first. Returns false if this kernel's vDSO has no getrandom(). */
 static inline bool vdso_has_getrandom(void)
 {
 	*(void **)&vdso_getrandom = vdso_find(VDSO_GETRANDOM);
 	if (!vdso_getrandom)
 		return false;
 	if (vdso_getrandom(NULL, 0, 0, &vdso_params, ~0UL))
-		errx(1, "the vDSO does not say how large its state is");
+		errx(1, "the vDSO does not return the size of its state");
 	return true;
 }
 
-/* The state of a generator, for one thread. */
+/* Returns a generator's state, for one thread. */
 static inline void *vdso_new_state(void)
 {
 	void *state = mmap(NULL, sysconf(_SC_PAGESIZE), vdso_params.mmap_prot,
 			   vdso_params.mmap_flags, -1, 0);
 
 	if (state == MAP_FAILED)
-		err(1, "the vDSO's state");
+		err(1, "mapping the vDSO's state");
 	return state;
 }
 

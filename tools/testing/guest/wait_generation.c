@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Waits for one new generation in the way that is asked for: says "watching
- * GENERATION", and when it comes "woken GENERATION", as that way tells it.
+ * Waits for one new generation in the given way. Prints "watching GENERATION", and then
+ * "woken GENERATION", as read in that way.
  */
 #include <err.h>
 #include <fcntl.h>
@@ -27,7 +27,7 @@ static int open_device(int flags)
 	return fd;
 }
 
-/* From here on the guest may be saved at any instruction. */
+/* The host may take a snapshot at any instruction after this. */
 static void say_watching(uint32_t generation)
 {
 	printf("watching %u\n", generation);
@@ -85,7 +85,7 @@ static uint32_t by_map(void)
 	return *page;
 }
 
-/* The value of a "NAME=value" among a uevent's strings; NULL: not there. */
+/* Returns the value of "NAME=value" among a uevent's strings, or NULL. */
 static const char *property(const char *event, size_t length, const char *name)
 {
 	const char *end = event + length;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The ways in which a program can see that there is a new generation: for the
- * programs that must not see it too late, whichever they use.
+ * The ways in which a program can detect a new generation, for tests of all of them.
  */
 #ifndef WAYS_H
 #define WAYS_H
@@ -42,8 +41,8 @@ static bool by_ioctl(void)
 }
 
 /*
- * Compares the hardware's identifier in line and, if it changed, has the kernel
- * act on it: what the mapped identifier shows, that call must not miss.
+ * Compares the hardware's identifier in line. If it has changed, the system call must
+ * return a new generation.
  */
 static bool by_hardware(void)
 {
@@ -73,7 +72,7 @@ static bool by_poll(void)
 	return device.revents & POLLIN;
 }
 
-/* What is over can't be acknowledged any more. */
+/* An old generation cannot be acknowledged. */
 static bool by_write(void)
 {
 	if (write(ways_fd, &ways_first, sizeof(ways_first)) == sizeof(ways_first))
@@ -83,7 +82,7 @@ static bool by_write(void)
 	return true;
 }
 
-/* Nobody is tracked, so it only waits if the caller is outdated itself. */
+/* Without a tracked watcher, the call fails only if the caller is outdated. */
 static bool by_wait(void)
 {
 	if (!ioctl(ways_fd, SYSGENID_WAIT_WATCHERS, 1))
@@ -115,7 +114,7 @@ static void map_identifier(void)
 #ifdef WAYS_LIBRARY
 #include <sysgenid.h>
 
-/* The in-line check, which has the kernel act before it reports a change. */
+/* The in-line check has the kernel act before it reports a change. */
 static bool by_library(void)
 {
 	static struct sysgenid_seen seen;
@@ -129,12 +128,12 @@ static bool by_library(void)
 	if (!sysgenid_changed(&seen, NULL))
 		return false;
 	if (*ways_page == ways_first)
-		errx(1, "libsysgenid: a change, but the generation is the old one");
+		errx(1, "libsysgenid reports a change, but the generation is the old one");
 	return true;
 }
 #endif
 
-/* Opens the device and returns how the named way sees a new generation. */
+/* Opens the device, and returns the function that detects a new generation. */
 static bool (*ways_start(const char *name))(void)
 {
 	static const struct {
@@ -158,13 +157,13 @@ static bool (*ways_start(const char *name))(void)
 	if (!strcmp(name, "hardware"))
 		map_identifier();
 #ifdef WAYS_LIBRARY
-	/* From here on a change counts, not from its first use. */
+	/* The first call starts the check, so that later changes count. */
 	by_library();
 #endif
 	for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++)
 		if (!strcmp(name, ways[i].name))
 			return ways[i].changed;
-	errx(2, "%s: choose of map, hardware, read, poll, ioctl, write and wait", name);
+	errx(2, "no way %s: choose map, hardware, read, poll, ioctl, write or wait", name);
 }
 
 #endif /* WAYS_H */

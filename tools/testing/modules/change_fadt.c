@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Changes what drivers find in ACPI's FADT, while it is loaded. The SCI's handler,
- * a thread like that of a Generic Event Device, goes on.
+ * Changes the FADT for drivers while it is loaded. The kernel's own SCI handler keeps
+ * working; it runs in a thread, like that of a Generic Event Device.
  *
- * Parameters: reduced   take this for hardware-reduced ACPI, which has no SCI
- *             sci       the global interrupt that the SCI is to be
+ * Parameters: reduced   declares hardware-reduced ACPI, which has no SCI
+ *             sci       the global system interrupt of the SCI
  */
 
 #include <linux/acpi.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * While it is loaded, every reseed of the random number generator draws from it,
- * as a security module can that allocates memory for its hook.
+ * Draws random numbers at each reseed of the CSPRNG while it is loaded. A security
+ * module whose hook allocates memory may draw there, too.
  */
 
 #include <linux/ftrace.h>
@@ -38,5 +38,5 @@ static void __exit draw_in_reseed_exit(void)
 }
 module_exit(draw_in_reseed_exit);
 
-MODULE_DESCRIPTION("VM generation ID: a draw while it reseeds");
+MODULE_DESCRIPTION("VM generation ID: draws during a reseed, for tests");
 MODULE_LICENSE("GPL");

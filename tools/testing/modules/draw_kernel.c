@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The kernel's own random numbers, and its timer ticks, for programs that test
- * when both have taken notice of a new GUID.
+ * Exports the kernel's own random numbers, and its timer ticks, to programs that test
+ * how fast both follow a new GUID.
  *
- * In /sys/kernel/debug/draw_kernel, each read gives:
- *   bytes               get_random_bytes()
- *   interrupt           get_random_bytes(), called in a hard interrupt
- *   u32                 get_random_u32(), which has a batch of numbers on each CPU
- *   ticks               a u64, how many timer ticks this CPU has handled. One that
- *                       comes late, and so less than half a tick before the next, counts
- *                       together with that. Only where the kernel has kprobes.
+ * Files in /sys/kernel/debug/draw_kernel, and what a read returns:
+ *   bytes       get_random_bytes()
+ *   interrupt   get_random_bytes(), called in a hard interrupt
+ *   u32         get_random_u32(), which has a batch of numbers on each CPU
+ *   ticks       the number of timer ticks that this CPU has handled, a u64. A late tick,
+ *               less than half a period before the next, counts together with it. The
+ *               file exists only if the kernel has kprobes.
  */
 
 #include <linux/debugfs.h>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * While it is loaded, the random number generator's ioctl to reseed fails, as it
- * does where a security module forbids it.
+ * Makes RNDRESEEDCRNG fail while it is loaded, as a security module can.
  */
 
 #include <linux/kprobes.h>
@@ -50,5 +49,5 @@ static void __exit fail_reseed_exit(void)
 }
 module_exit(fail_reseed_exit);
 
-MODULE_DESCRIPTION("VM generation ID: a random number generator that does not reseed");
+MODULE_DESCRIPTION("VM generation ID: a reseed that fails, for tests");
 MODULE_LICENSE("GPL");

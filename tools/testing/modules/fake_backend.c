@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Stands in for hardware and for a user in the kernel: a backend whose
- * "hardware" is a number, and a notifier, both driven by files in debugfs.
+ * A backend whose hardware is a number, and a notifier, both driven by files in debugfs.
  *
- * In /sys/kernel/debug/fake_backend:
- *   hardware   the identifier that the "hardware" shows; may be written
- *   looks      how often sysgenid has called check()
- *   checks     how often that found another identifier
- *   bump       written: sysgenid_bump_generation() is called from a hard
- *              interrupt, as from a backend with an interrupt of its own
- *   counter    written, by who has the counter mapped, where that is: the counter
- *              becomes the last but one that there can be
- *   second     read: what registering a second backend returns
- *   told       how often the notifier was called …
- *   last_told  … and with what generation the last time
- *   hold       1: the notifier does not return before this is 0 again
- *   holding    1: that is where it is
+ * Files in /sys/kernel/debug/fake_backend:
+ *   hardware       the identifier of the hardware; writable
+ *   looks          number of calls of check()
+ *   checks         number of calls that found another identifier
+ *   bump           a write calls sysgenid_bump_generation() in a hard interrupt, like
+ *                  a backend with an interrupt
+ *   counter        a write of the address at which the caller has mapped the counter sets
+ *                  the counter to U32_MAX - 1
+ *   second         a read returns the result of registering a second backend
+ *   notified       number of calls of the notifier
+ *   last_notified  the generation of the last call
+ *   hold           while this is 1, the notifier does not return
+ *   holding        1 while the notifier is held
  */
 
 #include <linux/atomic.h>
@@ -31,10 +30,10 @@
 
 static unsigned long long hardware;
 module_param(hardware, ullong, 0);
-MODULE_PARM_DESC(hardware, "The identifier that the hardware shows at first");
+MODULE_PARM_DESC(hardware, "The hardware's first identifier");
 
-static atomic_t looks, checks, told;
-static u32 last_told;
+static atomic_t looks, checks, notified;
+static u32 last_notified;
 static bool hold, holding;
 static DECLARE_WAIT_QUEUE_HEAD(hold_wait);
 static struct dentry *dir;
@@ -47,7 +46,7 @@ static void test_check(struct sysgenid_backend *backend)
 	u64 now;
 
 	atomic_inc(&looks);
-	/* A match implies that the generation is visible. */
+	/* Pairs with smp_store_release() below: a match implies that the generation is visible. */
 	if (READ_ONCE(hardware) == smp_load_acquire(&backend->id[0]))
 		return;
 	atomic_inc(&checks);
@@ -75,8 +74,8 @@ static struct sysgenid_backend second_backend = {
 static int test_notify(struct notifier_block *nb, unsigned long generation,
 		       void *data)
 {
-	last_told = generation;
-	atomic_inc(&told);
+	last_notified = generation;
+	atomic_inc(&notified);
 	WRITE_ONCE(holding, true);
 	wait_event(hold_wait, !READ_ONCE(hold));
 	WRITE_ONCE(holding, false);
@@ -153,8 +152,8 @@ static void make_files(void)
 	debugfs_create_file("bump", 0200, dir, NULL, &bump_fops);
 	debugfs_create_file("counter", 0200, dir, NULL, &counter_fops);
 	debugfs_create_file("second", 0400, dir, NULL, &second_fops);
-	debugfs_create_atomic_t("told", 0400, dir, &told);
-	debugfs_create_u32("last_told", 0400, dir, &last_told);
+	debugfs_create_atomic_t("notified", 0400, dir, &notified);
+	debugfs_create_u32("last_notified", 0400, dir, &last_notified);
 	debugfs_create_file("hold", 0200, dir, NULL, &hold_fops);
 	debugfs_create_bool("holding", 0400, dir, &holding);
 }
@@ -187,5 +186,5 @@ static void __exit test_exit(void)
 }
 module_exit(test_exit);
 
-MODULE_DESCRIPTION("System generation ID: the tests' backend and notifier");
+MODULE_DESCRIPTION("System generation ID: a backend and a notifier, for tests");
 MODULE_LICENSE("GPL");

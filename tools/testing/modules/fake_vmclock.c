@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A /dev/vmclock0 whose page the test writes to, in the hypervisor's place. It
- * is mapped, read and polled as that of the kernels that can notify.
+ * A /dev/vmclock0 whose page a test writes in the hypervisor's place. It can be mapped,
+ * read and polled, as in kernels that support notifications.
  */
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
@@ -22,7 +22,7 @@ static u32 sequence(void)
 	return le32_to_cpu(READ_ONCE(*(__le32 *)(page + SEQUENCE_OFFSET)));
 }
 
-/* What a file has seen is kept in its private data. */
+/* private_data holds the sequence that the file has read last. */
 static int vmclock_open(struct inode *inode, struct file *file)
 {
 	file->private_data = NULL;
@@ -104,5 +104,5 @@ static void __exit vmclock_test_exit(void)
 }
 module_exit(vmclock_test_exit);
 
-MODULE_DESCRIPTION("A page for libsysgenid to read, as of a VMClock");
+MODULE_DESCRIPTION("System generation ID: a VMClock page, for tests");
 MODULE_LICENSE("GPL");

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Holds the lock that everything about network interfaces takes, WireGuard's
- * notifier for clones too.
+ * Holds rtnl_lock, which WireGuard's vmfork notifier takes.
  *
- * In /sys/kernel/debug/hold_rtnl:
- *   hold      written 1: takes the lock, and does not return before somebody
- *             writes 0
- *   holding   1: that is where it is
+ * Files in /sys/kernel/debug/hold_rtnl:
+ *   hold      a write of 1 takes the lock, and returns after a write of 0
+ *   holding   1 while the lock is held
  */
 
 #include <linux/debugfs.h>
@@ -16,7 +14,7 @@
 
 static bool holding;
 static DECLARE_WAIT_QUEUE_HEAD(hold_wait);
-static struct dentry *directory;
+static struct dentry *dir;
 
 static int hold_set(void *data, u64 value)
 {
@@ -35,18 +33,18 @@ DEFINE_DEBUGFS_ATTRIBUTE(hold_fops, NULL, hold_set, "%llu\n");
 
 static int __init hold_rtnl_init(void)
 {
-	directory = debugfs_create_dir("hold_rtnl", NULL);
-	debugfs_create_file("hold", 0200, directory, NULL, &hold_fops);
-	debugfs_create_bool("holding", 0400, directory, &holding);
+	dir = debugfs_create_dir("hold_rtnl", NULL);
+	debugfs_create_file("hold", 0200, dir, NULL, &hold_fops);
+	debugfs_create_bool("holding", 0400, dir, &holding);
 	return 0;
 }
 module_init(hold_rtnl_init);
 
 static void __exit hold_rtnl_exit(void)
 {
-	debugfs_remove_recursive(directory);
+	debugfs_remove_recursive(dir);
 }
 module_exit(hold_rtnl_exit);
 
-MODULE_DESCRIPTION("VM generation ID: a lock that its notifiers want, held");
+MODULE_DESCRIPTION("VM generation ID: holds rtnl_lock, for tests");
 MODULE_LICENSE("GPL");

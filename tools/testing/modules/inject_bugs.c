@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Injects a bug when it is loaded, of the kind that its parameter names. A
- * kernel that is there to find bugs has to find it, and the tests that run
- * in such a kernel to fail: test_inject_bugs.py sees to that.
+ * Injects a bug when it is loaded, of the kind that its parameter names.
+ * test_inject_bugs.py verifies that the debug kernels find it, and that the test fails.
  */
 
 #include <linux/delay.h>
@@ -87,7 +86,7 @@ static void free_active(void)
 	kfree(timer);
 }
 
-/* Both processors count with the same variable. */
+/* Both CPUs count with the same variable. */
 static void count(struct work_struct *work)
 {
 	static int counter;

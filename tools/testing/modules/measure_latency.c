@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Measures for how long interrupts, and preemption, are off on this CPU: by a
- * timer that should fire every few microseconds, and a real-time thread that
- * it wakes. How late they come at worst, less how late they always are, is the
- * longest stretch. For kernels without the irqsoff and preemptoff tracers.
+ * Measures the longest time with interrupts, and with preemption, off on CPU 0, for
+ * kernels without the irqsoff and preemptoff tracers.
  *
- * In /sys/kernel/debug/measure_latency, all in ns:
- *   period      between two times, at least; 0: stop, else start, and forget what
- *               was measured before
- *   interrupt   the longest stretch with interrupts off
- *   thread      the longest stretch with preemption, or interrupts, off
- *   samples     how often it was measured (not ns)
+ * A timer fires every few microseconds, and wakes a real-time thread. The longest time is
+ * the greatest lateness less the least, which is the cost of measuring.
+ *
+ * Files in /sys/kernel/debug/measure_latency, in ns:
+ *   period      the least time between two samples; a write of 0 stops measuring,
+ *               another number resets the results and starts it
+ *   interrupt   the longest time with interrupts off
+ *   thread      the longest time with preemption or interrupts off
+ *   samples     the number of samples (not ns)
  */
 
 #include <linux/debugfs.h>
@@ -21,17 +22,17 @@
 #include <linux/module.h>
 #include <linux/sched.h>
 
-/* How late something came: at best, which is what measuring costs, and worst. */
+/* The least lateness, which is the cost of measuring, and the greatest; in ns. */
 struct lateness {
 	s64 best, worst;
 };
 
-/* A tick keeps others waiting as well, but never for so long, in ns. */
+/* A timer tick delays the samples, too, but for less than this, in ns. */
 #define TICK_TAKES	50000
 
-/* When something should have come, and the jiffy in which that was arranged. */
+/* The time when a sample is due, and the jiffy in which it was set up. */
 struct appointment {
-	ktime_t time;		/* 0: there is none */
+	ktime_t time;		/* 0: no sample is due */
 	unsigned long jiffy;
 };
 
@@ -60,7 +61,7 @@ static void measure(struct lateness *lateness, struct appointment *appointment)
 	lateness->worst = max(lateness->worst, late);
 }
 
-/* Not always as far ahead: it would always meet the same place of a loop. */
+/* The period varies, or each sample would hit the same place of a loop. */
 static ktime_t arrange_timer(void)
 {
 	of_timer.jiffy = jiffies;
@@ -159,5 +160,5 @@ static void __exit latency_exit(void)
 }
 module_exit(latency_exit);
 
-MODULE_DESCRIPTION("Longest time with interrupts or preemption off");
+MODULE_DESCRIPTION("Measures the longest time with interrupts or preemption off");
 MODULE_LICENSE("GPL");

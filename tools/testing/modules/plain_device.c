@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A generation ID as a devicetree describes one, for kernels without a devicetree:
- * a platform device with the GUID as its memory, and an interrupt.
+ * A generation ID like one from a devicetree, for kernels without a devicetree: a
+ * platform device with the GUID's memory, and with an interrupt.
  *
- * Parameters: address, size   the memory; by default there is none
- *             irq             the interrupt, beside the memory; by default there is none
+ * Parameters: address, size   the memory; none by default
+ *             irq             the interrupt; none by default
  */
 
 #include <linux/err.h>
@@ -40,5 +40,5 @@ static void __exit plain_device_exit(void)
 }
 module_exit(plain_device_exit);
 
-MODULE_DESCRIPTION("VM generation ID: a device without ACPI");
+MODULE_DESCRIPTION("VM generation ID: a device without ACPI, for tests");
 MODULE_LICENSE("GPL");

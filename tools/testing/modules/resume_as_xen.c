@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Has all devices suspended and resumed as Xen has them for a guest that it saves and
- * restores, by the same calls in the same order as drivers/xen/manage.c: the callbacks
- * are those of hibernation, and there is no hibernation.
+ * Suspends and resumes all devices, with the calls and the order of drivers/xen/manage.c
+ * in a guest that Xen saves and restores. The callbacks are those of hibernation, without
+ * a hibernation.
  *
- * Writing 1 to the parameter "resume" does so.
+ * Parameter: resume   a write suspends and resumes
  */
 
 #include <linux/kernel.h>

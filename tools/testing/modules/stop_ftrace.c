@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Has ftrace shut itself down, as it does after a bug of its own: for good.
+ * Shuts ftrace down forever, as ftrace itself does after an internal error.
  *
- * Parameter: ftrace_kill   the address of that function, which no module may call
+ * Parameter: ftrace_kill   the address of ftrace_kill(), which is not exported
  */
 
 #include <linux/module.h>
@@ -24,5 +24,5 @@ static void __exit stop_ftrace_exit(void)
 }
 module_exit(stop_ftrace_exit);
 
-MODULE_DESCRIPTION("VM generation ID: an end of ftrace");
+MODULE_DESCRIPTION("VM generation ID: shuts ftrace down, for tests");
 MODULE_LICENSE("GPL");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Takes QEMU's generation ID and does nothing with it: stands in for a driver
- * that is built into the kernel, where there is none.
+ * Binds to QEMU's generation ID and does nothing with it, like a driver that is built
+ * into the kernel.
  */
 
 #include <linux/acpi.h>
@@ -27,5 +27,5 @@ static struct platform_driver take_device_driver = {
 };
 module_platform_driver(take_device_driver);
 
-MODULE_DESCRIPTION("VM generation ID: another driver that has it");
+MODULE_DESCRIPTION("VM generation ID: another driver, for tests");
 MODULE_LICENSE("GPL");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Sees each time that the kernel's random number generator reseeds, whether
- * vm_generation_id has it do so, and each call of the kernel's notifiers for
- * clones, and what the mapped page of /dev/sysgenid shows at that moment.
+ * Records each reseed of the kernel's CSPRNG, each call of the kernel's vmfork notifiers,
+ * and what the mapped page of /dev/sysgenid shows at that moment.
  *
- * Parameter: seen   read: a line "WHAT GENERATION" for each since the module was
- *                   loaded, WHAT being "ours" or "other" for a reseed, or "notifier"
+ * Parameter: seen   a read returns a line "WHAT GENERATION" for each of them. WHAT is
+ *                   "ours" for a reseed by vm_generation_id, "other" for another reseed,
+ *                   or "notifier".
  */
 
 #include <linux/atomic.h>
@@ -77,7 +77,7 @@ static int trace_notify(struct notifier_block *nb, unsigned long event,
 	return NOTIFY_OK;
 }
 
-/* The kernel calls none if it is configured without a driver of its own. */
+/* Never called by a kernel that is configured without a driver of its own. */
 static struct notifier_block trace_notifier = {
 	.notifier_call = trace_notify,
 };
@@ -97,7 +97,7 @@ static const struct kernel_param_ops seen_ops = {
 };
 module_param_cb(seen, &seen_ops, NULL, 0400);
 
-/* The page that every program maps: maps it into the caller, and takes a reference. */
+/* Takes a reference to the counter's page, through a mapping in the caller. */
 static int get_page_of_generation(void)
 {
 	struct file *file = filp_open("/dev/sysgenid", O_RDONLY, 0);
@@ -148,5 +148,5 @@ static void __exit trace_reseed_exit(void)
 }
 module_exit(trace_reseed_exit);
 
-MODULE_DESCRIPTION("VM generation ID: the order of reseed and new generation");
+MODULE_DESCRIPTION("VM generation ID: traces reseeds, for tests");
 MODULE_LICENSE("GPL");

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Writes new GUIDs into memory piece by piece, as slowly as it is told to, from
- * a timer's interrupt: whoever reads meanwhile finds them half-written.
+ * Writes new GUIDs into memory piece by piece, in a timer's interrupt. A reader
+ * meanwhile sees a half-written GUID.
  *
- * Parameters: address   where, in memory that is kept free
- *             write     written "SIZE NANOSECONDS": puts the first so many bytes of
- *                       a new GUID there, and the next ones each time so much later;
- *                       read: how many bytes are left to write
+ * Parameters: address   the physical address, in reserved memory
+ *             write     a write of "SIZE NANOSECONDS" writes a new GUID in pieces of that
+ *                       size, at that interval; a read returns the number of bytes left
  */
 
 #include <linux/hrtimer.h>
@@ -48,7 +47,7 @@ static int write_set(const char *value, const struct kernel_param *param)
 		return -EBUSY;
 	if (sscanf(value, "%u %u", &piece, &gap) != 2 || !piece)
 		return -EINVAL;
-	/* No byte is what was there, as then it would have been written already. */
+	/* Change every byte: an equal one would count as written already. */
 	for (i = 0; i < GUID_BYTES; i++)
 		new_guid[i] = guid[i] + 1;
 	written = 0;
@@ -84,5 +83,5 @@ static void __exit write_guid_exit(void)
 }
 module_exit(write_guid_exit);
 
-MODULE_DESCRIPTION("VM generation ID: a hypervisor that writes it slowly");
+MODULE_DESCRIPTION("VM generation ID: writes a GUID slowly, for tests");
 MODULE_LICENSE("GPL");

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Writes a new GUID, as a hypervisor that restores a guest which is suspended to RAM:
- * after the kernel has saved NVS memory, and before it puts that back.
+ * Writes a new GUID after the kernel has saved NVS memory, and before it restores that,
+ * like a hypervisor that restores a guest suspended to RAM.
  *
- * Parameter: address, where, in memory that is kept free
+ * Parameter: address   the physical address, in reserved memory
  */
 
 #include <linux/io.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// Draws once for every line on standard input; java Draw random|secure.
+// Draws once for every line on standard input. Usage: java Draw random|secure
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.security.SecureRandom;

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Keeps programs running in a guest, and draws from all of them when told to.
+"""Keeps programs running in a guest, and draws from all of them on request.
 
     control.py ROWS.json FIFO
 
-ROWS.json maps names to shell commands. Each command runs for as long as this
-does and prints a line for every line that it reads. A program whose connection
-has ended is started again, as its user would. For every line that comes from
-the FIFO, the draws of all programs are printed in a line of JSON.
+ROWS.json maps names to shell commands. Each command runs as long as this program, and
+prints a line for every line that it reads. A command whose connection has ended is
+started again, as by its user. For every line from the FIFO, this program prints the draws
+of all commands in a line of JSON.
 """
 import json
 import subprocess

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Draws from a library's random generator, or the kernel's, once for every line
- * on standard input. Usage: draw GENERATOR. Libraries are loaded when they are
- * chosen, so none is needed to build this.
+ * Draws from a library's random generator, or the kernel's, once for every line on
+ * standard input. Usage: draw GENERATOR. The program loads the library at run time, so
+ * that building it needs none.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

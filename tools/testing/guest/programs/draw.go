@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// Draws once for every line on standard input; draw-go math|crypto.
+// Draws once for every line on standard input. Usage: draw-go math|crypto
 package main
 
 import (

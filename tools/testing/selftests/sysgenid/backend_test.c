@@ -21,7 +21,7 @@ FIXTURE_SETUP(backend)
 	/* It may have come with news, of which all have to be told first. */
 	self->first = bump(self->fd);
 	acknowledge(self->fd, self->first);
-	while (test_get("last_told") != self->first)
+	while (test_get("last_notified") != self->first)
 		sched_yield();
 }
 
@@ -244,15 +244,15 @@ TEST_F(backend, can_leave_and_come_back_under_calls)
 
 TEST_F(backend, notifier_is_told_the_generation)
 {
-	long long told = test_get("told");
+	long long notified = test_get("notified");
 	struct caller poller;
 
 	start_poller(&poller, self->fd);
 	bump(self->fd);
 	/* Who was woken was so after the notifiers. */
 	finish_call(&poller);
-	EXPECT_EQ(told + 1, test_get("told"));
-	EXPECT_EQ(self->first + 1, test_get("last_told"));
+	EXPECT_EQ(notified + 1, test_get("notified"));
+	EXPECT_EQ(self->first + 1, test_get("last_notified"));
 }
 
 TEST_F(backend, notifier_is_called_after_publication_and_before_wake_up)
@@ -262,7 +262,7 @@ TEST_F(backend, notifier_is_called_after_publication_and_before_wake_up)
 	start_poller(&poller, self->fd);
 	test_set("hold", 1);
 	ASSERT_EQ(0, trigger(self->fd, 0));
-	while (test_get("last_told") != self->first + 1)
+	while (test_get("last_notified") != self->first + 1)
 		sched_yield();
 	EXPECT_EQ(self->first + 1, *self->counter);
 	EXPECT_TRUE(is_asleep(poller.task, SYS_OF_POLL));
@@ -296,14 +296,14 @@ TEST_F(backend, last_generation_of_a_burst_is_told)
 		trigger(self->fd, 0);
 	acknowledge(self->fd, self->first + 1000);
 	test_set("hold", 0);
-	while (test_get("last_told") != self->first + 1000)
+	while (test_get("last_notified") != self->first + 1000)
 		sched_yield();
 	/* The wake-ups of that one may yet come, and are not to be believed. */
 	start_poller(&poller, self->fd);
 	bump(self->fd);
 	finish_call(&poller);
 	EXPECT_EQ(POLLIN, poller.result);
-	EXPECT_EQ(self->first + 1001, test_get("last_told"));
+	EXPECT_EQ(self->first + 1001, test_get("last_notified"));
 }
 
 TEST_HARNESS_MAIN

@@ -123,7 +123,7 @@ def test_report_repeated_draws_without_looks(boot, record_property):
 
 def stale_ticks(output: str) -> list[float]:
     """Returns each CPU's number of ticks before its last stale look; -1: no stale look."""
-    return [float(said.split()[0].replace("for", "inf"))
+    return [float(said.split()[0].replace("forever", "inf"))
             for said in re.findall(r"^cpu \d+ stale (.*)$", output, re.M)]
 
 
