@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Fuzzes /dev/sysgenid: threads make short programs of its calls, with random
- * and boundary arguments, and keep those that took the drivers along a way that
- * no program before had, as KCOV tells, to make more from. What a call may do
- * is known, whatever the other threads and the host do meanwhile, and checked.
+ * Fuzzes /dev/sysgenid. Threads make short programs of its calls, with random and boundary
+ * arguments. A program that reaches a new edge of the drivers, by KCOV, is kept for
+ * mutation. Each result is checked, whatever the other threads and the host do meanwhile.
  *
  * usage: fuzz_device SEED CALLS EVERY
- * Prints "N calls, …" after as many as EVERY says; in the end "done", or what
- * was found and the program that found it.
+ * Prints "N calls, …" after each EVERY calls, and at the end "done", or the finding and
+ * the program that caused it.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -41,19 +40,19 @@
 #define DEVICE		"/dev/sysgenid"
 #define SYSFS		"/sys/class/misc/sysgenid/"
 #define THREADS		4
-#define OWN		8	/* descriptors of each thread's own */
-#define SHARED		2	/* and those that all of them use at once */
+#define OWN		8	/* descriptors of each thread */
+#define SHARED		2	/* descriptors that all threads share */
 #define STEPS		12
 #define CORPUS		4096
-#define COVER		8192	/* places that KCOV notes in one program */
+#define COVER		8192	/* code locations that KCOV records in one program */
 #define EDGES		(1 << 16)
 #define PAGE		4096
-#define IDENTIFIER	16	/* bytes, of the hardware */
-#define LONG_WAIT	600000	/* ms that no call sleeps: it is interrupted before */
+#define IDENTIFIER	16	/* size of the hardware's identifier, in bytes */
+#define LONG_WAIT	600000	/* ms; a timer interrupts each call before */
 #define INTERRUPT_NS	2000000
 #define KERNEL_ADDRESS	((char *)0xffff888000000000)
 
-/* One call; what its numbers mean is for the call to say. */
+/* One call; each call interprets its numbers. */
 struct step {
 	uint8_t call, slot;
 	uint16_t choice;
@@ -66,9 +65,8 @@ struct program {
 };
 
 /*
- * An open file, which several descriptors may stand for, and what its thread
- * knows of it. It has acknowledged a generation that is not before @low and
- * not after @high.
+ * A thread's model of an open file, which may have several descriptors. The
+ * acknowledged generation is from @low to @high.
  */
 struct file {
 	int slots;
@@ -81,7 +79,7 @@ enum { READ = 1, WRITE = 2 };
 
 struct slot {
 	int fd;
-	struct file *file;	/* NULL: not known, as others use it too */
+	struct file *file;	/* NULL: no model, as other threads use it too */
 };
 
 struct thread {
@@ -90,9 +88,9 @@ struct thread {
 	uint64_t random;
 	struct slot slots[OWN];
 	struct file files[OWN];
-	char *map;		/* one page of the device, or NULL … */
-	bool readable;		/* … and whether it can be read */
-	char *buffer;		/* below 4 GiB; the page behind it can't be used */
+	char *map;		/* one mapped page of the device, or NULL */
+	bool readable;		/* whether @map can be read */
+	char *buffer;		/* below 4 GiB, followed by an inaccessible page */
 	int pipe[2], epoll, shown[4];
 	timer_t timer;
 	uint32_t last;
@@ -153,7 +151,7 @@ static uint64_t any_argument(void)
 	return any(UINT64_MAX) >> any(64);
 }
 
-/* The generation in the mapped page, which never goes back. */
+/* Returns the mapped generation, which must never decrease. */
 static uint32_t now(void)
 {
 	uint32_t generation = __atomic_load_n(counter, __ATOMIC_ACQUIRE);
@@ -167,12 +165,12 @@ static uint32_t now(void)
 static void check_between(const char *call, uint32_t before, uint32_t generation)
 {
 	if (generation < before || generation > now())
-		broken("%s: generation %u, when it was %u to %u", call, generation, before, now());
+		broken("%s: generation %u, not %u to %u", call, generation, before, now());
 }
 
 /* Descriptors */
 
-/* A call ends well, or with one of the errors given. */
+/* Checks that a call has succeeded, or failed with one of these errors. */
 static void expect(const char *call, long ret, const int *errors)
 {
 	if (ret >= 0)
@@ -183,7 +181,7 @@ static void expect(const char *call, long ret, const int *errors)
 	broken("%s: %s", call, strerror(errno));
 }
 
-/* And with EBADF, if the descriptor is not open for that, but only then. */
+/* Checks this, and EBADF exactly if the descriptor is not open for that access. */
 static void expect_access(const char *call, const struct slot *slot, int access, long ret,
 			  const int *errors)
 {
@@ -191,7 +189,7 @@ static void expect_access(const char *call, const struct slot *slot, int access,
 
 	if (slot->fd < 0 || (slot->file && (slot->file->access & access) != access)) {
 		if (!refused)
-			broken("%s: not open for that, and not refused", call);
+			broken("%s: no EBADF, although the descriptor is not open for that", call);
 	} else if (!refused) {
 		expect(call, ret, errors);
 	} else if (slot->file) {
@@ -203,7 +201,7 @@ static void expect_access(const char *call, const struct slot *slot, int access,
 #define EXPECT_ACCESS(call, slot, access, ret, ...) \
 	expect_access(call, slot, access, ret, (const int[]){ __VA_ARGS__, 0 })
 
-/* Was the file outdated already before the generation was that? */
+/* Returns whether the file was outdated at that generation already. */
 static bool was_outdated(const struct slot *slot, uint32_t before)
 {
 	return slot->file && slot->file->high < before;
@@ -251,7 +249,7 @@ static void open_slot(struct slot *slot, int flags)
 	slot->file = file;
 }
 
-/* Mostly one of the thread's own, which is opened if it has to be. */
+/* Picks a descriptor, mostly one of the thread's own, and opens it if necessary. */
 static struct slot *pick_slot(const struct step *step)
 {
 	static __thread struct slot closed = { .fd = -1 };
@@ -269,7 +267,7 @@ static struct slot *pick_slot(const struct step *step)
 	return slot;
 }
 
-/* Where a call can write, mostly; or can't. */
+/* Picks a buffer, mostly a writable one. */
 static void *pick_buffer(const struct step *step)
 {
 	switch (step->choice % 16) {
@@ -294,7 +292,7 @@ static bool is_good(const void *buffer)
 	return buffer == me->buffer || buffer == me->buffer + 1;
 }
 
-/* From now on a call of this thread is interrupted again and again. */
+/* Starts a timer that interrupts this thread's calls at that interval, in ns; 0: stops it. */
 static void set_interrupts(long interval)
 {
 	struct itimerspec spec = {
@@ -344,7 +342,7 @@ static void do_dup(const struct step *step)
 	to->file->slots++;
 }
 
-/* Puts another open file behind a descriptor that others may be using. */
+/* Replaces the open file of a shared descriptor, which other threads may be using. */
 static void do_replace(const struct step *step)
 {
 	static const int modes[] = { O_RDWR, O_RDWR, O_RDONLY, O_WRONLY };
@@ -367,7 +365,7 @@ static void check_read(const struct slot *slot, const char *buffer, size_t size,
 		memcpy(&got, buffer, sizeof(got));
 		check_between("read", before, got);
 		if (is_up_to_date(slot))
-			broken("read: nothing is new, and it gave %u", got);
+			broken("read: %u without a new generation", got);
 	}
 	if (ret >= 0)
 		return;
@@ -415,7 +413,7 @@ static void do_acknowledge(const struct step *step)
 		check_between("write", before, generation);
 		set_acknowledged(slot, generation, generation);
 	} else if (errno == EINVAL && generation == before && before == now()) {
-		broken("write: %u is the generation, and was not taken", generation);
+		broken("write: EINVAL, although %u is the generation", generation);
 	}
 }
 
@@ -454,7 +452,7 @@ static void do_poll(const struct step *step)
 	check_poll("poll", slot, entry.revents & POLLIN, before);
 }
 
-/* The device knows no vectors, so each part is a call of its own. */
+/* The device has no vectored calls, so each part is a call of its own. */
 static void do_vector(const struct step *step)
 {
 	struct slot *slot = pick_slot(step);
@@ -536,7 +534,7 @@ static void do_wait(const struct step *step)
 		set_interrupts(0);
 	EXPECT_ACCESS("WAIT_WATCHERS", slot, 0, ret, ETIME, EINTR);
 	if (was_outdated(slot, before) && (!ret || errno != EINTR))
-		broken("WAIT_WATCHERS: the caller is outdated, and is not told");
+		broken("WAIT_WATCHERS: no EINTR, although the caller is outdated");
 	if (ret < 0 && errno == ETIME && (!ms || ms > LONG_WAIT))
 		broken("WAIT_WATCHERS: ETIME after %lu ms", ms);
 }
@@ -584,8 +582,8 @@ static void do_hardware(const struct step *step)
 }
 
 /*
- * Mostly to the next one: the last fifth of the calls may use the range up, which
- * leaves nothing to trigger. And not all the time, as each is an event to be sent.
+ * Triggers the next generation, or one soon after. Only the last fifth of the calls may use
+ * up the range. Most calls trigger nothing, as each generation is a uevent to send.
  */
 static void do_trigger(const struct step *step)
 {
@@ -637,7 +635,7 @@ static void do_unprivileged_trigger(const struct step *step)
 	set_capabilities(all);
 }
 
-/* Numbers near those that there are. */
+/* Tries ioctl numbers near the valid ones. */
 static void do_other_ioctl(const struct step *step)
 {
 	unsigned int command = _IOC(step->choice >> 8 & 3, SYSGENID_IOCTL, step->choice % 8,
@@ -656,7 +654,7 @@ static void do_other_ioctl(const struct step *step)
 		broken("ioctl %#x: %s", command, strerror(errno));
 }
 
-/* As a 32-bit program would: by its own entry into the kernel. */
+/* Makes an ioctl by the kernel's entry for 32-bit programs. */
 static long compat_ioctl(int fd, unsigned int command, uint32_t argument)
 {
 	long ret;
@@ -739,7 +737,7 @@ static void do_map(const struct step *step)
 	    (length != PAGE && length != 1) || protection & PROT_WRITE ||
 	    (slot->file && (slot->file->access & access) != access))
 		broken("mmap: %zu bytes from %ld on, protection %d", length, offset, protection);
-	if (offset) {	/* the hardware's identifier: nothing is known of its page */
+	if (offset) {	/* the model does not cover the hardware's page */
 		munmap(map, PAGE);
 		return;
 	}
@@ -748,14 +746,14 @@ static void do_map(const struct step *step)
 	me->readable = protection & PROT_READ;
 }
 
-/* To elsewhere; it can't be made longer, doubled or left there as well. */
+/* Moves the mapping, and checks that it cannot be grown or duplicated. */
 static void move_map(void)
 {
 	char *to = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (mremap(me->map, PAGE, 2 * PAGE, MREMAP_MAYMOVE) != MAP_FAILED ||
 	    mremap(me->map, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP) != MAP_FAILED)
-		broken("mremap gave more than one page");
+		broken("mremap returned more than one page");
 	if (to == MAP_FAILED)
 		err(1, "mmap");
 	me->map = mremap(me->map, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
@@ -763,13 +761,13 @@ static void move_map(void)
 		broken("mremap: %s", strerror(errno));
 }
 
-/* The kernel reads the mapping, so that what can't be read is an error. */
+/* The kernel reads the mapping, so that an unreadable page is an error, not a signal. */
 static bool load(const char *from, uint32_t *generation)
 {
 	if (write(me->pipe[1], from, sizeof(*generation)) != sizeof(*generation))
 		return false;
 	if (read(me->pipe[0], generation, sizeof(*generation)) != sizeof(*generation))
-		broken("a pipe lost what was written to it");
+		broken("a pipe lost its data");
 	return true;
 }
 
@@ -785,7 +783,7 @@ static void do_load(const struct step *step)
 		return;
 	check_between("the mapping", before, generation);
 	if (!load(me->map + 4 + step->argument % (PAGE - 8), &generation) || generation)
-		broken("the mapping: not all zero behind the counter");
+		broken("the mapping: not zero after the counter");
 }
 
 static void do_change_map(const struct step *step)
@@ -901,7 +899,7 @@ static void do_fdinfo(const struct step *step)
 		       slot->file->low, slot->file->high, tracked, slot->file->tracked);
 }
 
-/* Whoever has inherited descriptors and mappings, and dies with a watcher. */
+/* Uses the inherited descriptors and mapping, and dies with a tracked watcher. */
 static void be_child(void)
 {
 	uint32_t generation, before = now();
@@ -936,7 +934,7 @@ static void do_fork(const struct step *step)
 		broken("a child ended with %#x", status);
 }
 
-/* Of the two signals, one interrupts calls, and the other restarts them. */
+/* SIGUSR1 interrupts a call; SIGUSR2 restarts it. */
 static void do_signal(const struct step *step)
 {
 	pid_t tid = atomic_load(&threads[step->choice % THREADS].tid);
@@ -1012,7 +1010,7 @@ static struct step any_step(void)
 	return (struct step){ any_call(), any(256), any(65536), any_argument() };
 }
 
-/* A program of the corpus, changed in places; or a new one. */
+/* Returns a mutated program of the corpus, or a new one. */
 static struct program any_program(void)
 {
 	struct program program = { 0 };
@@ -1030,7 +1028,7 @@ static struct program any_program(void)
 	return program;
 }
 
-/* Has no thread gone from the one place to the other before? */
+/* Records an edge; returns whether no thread has taken it before. */
 static bool is_new_edge(uint64_t from, uint64_t to)
 {
 	uint64_t edge = (to ^ from << 21 ^ from >> 43) | 1;
@@ -1043,7 +1041,7 @@ static bool is_new_edge(uint64_t from, uint64_t to)
 			return false;
 		if (!found && atomic_compare_exchange_strong(&edges[slot], &found, edge)) {
 			if (atomic_fetch_add(&edges_seen, 1) > EDGES / 2)
-				errx(1, "more edges than there is room for");
+				errx(1, "too many edges: raise EDGES");
 			return true;
 		}
 		if (found == edge)
@@ -1155,7 +1153,7 @@ static void *fuzz(void *thread)
 	return NULL;
 }
 
-/* With all descriptors closed, there is nobody to wait for. */
+/* Checks that no watcher is left after all descriptors are closed. */
 static void check_nothing_left(void)
 {
 	char text[16] = "";
@@ -1165,7 +1163,7 @@ static void check_nothing_left(void)
 	for (int i = 1; i < 3; i++)
 		if (pread(threads[0].shown[i], text, sizeof(text) - 1, 0) < 2 ||
 		    strcmp(text, "0\n"))
-			broken("%s in the end: %s", attributes[i], text);
+			broken("%s at the end: %s", attributes[i], text);
 }
 
 static void nothing(int number)
@@ -1196,7 +1194,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < THREADS; i++) {
 		threads[i].random = (seed * THREADS + i + 1) * 0x9E3779B97F4A7C15ULL;
 		if (pthread_create(&threads[i].id, NULL, fuzz, &threads[i]))
-			errx(1, "no thread");
+			errx(1, "can't start a thread");
 	}
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i].id, NULL);

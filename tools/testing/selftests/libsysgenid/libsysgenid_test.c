@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What libsysgenid promises, tried on the real device: each test is a promise
- * of libsysgenid(3). Where the environment of a process matters, the program
- * runs itself once more, to play a role before its main().
+ * Tests the promises of libsysgenid(3) on the real device. For a test that needs another
+ * environment, the program runs itself again, and plays a role before main().
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -37,7 +36,7 @@
 #include "../../../lib/sysgenid/vmclock.h"
 #include "../sysgenid/modules.h"
 
-/* In seconds; the usual 30 are little for a kernel that looks for bugs. */
+/* In seconds; the default of 30 is too short for a debug kernel. */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	120
 
@@ -50,7 +49,7 @@
 static int opened_before_main = -2;
 static enum sysgenid_source source_before_main;
 
-/* Everything is adjusted to this moment. */
+/* Returns a state that is current now. */
 static struct sysgenid_seen seen_now(void)
 {
 	struct sysgenid_seen seen = { .counter_ = NULL };
@@ -59,7 +58,7 @@ static struct sysgenid_seen seen_now(void)
 	return seen;
 }
 
-/* Reports a change once, as for an adjustment that always succeeds. */
+/* Reports a change once, like a program whose adjustment succeeds. */
 static bool changed(struct sysgenid_seen *seen)
 {
 	struct sysgenid_seen now;
@@ -70,7 +69,7 @@ static bool changed(struct sysgenid_seen *seen)
 	return true;
 }
 
-/* The kernel may wake a watcher late, without a change; then it rests. */
+/* Returns whether the watcher stops waking, without reporting another change. */
 static bool comes_to_rest(struct sysgenid_watcher *watcher)
 {
 	struct pollfd pollfd = { .fd = sysgenid_watcher_fd(watcher), .events = POLLIN };
@@ -82,7 +81,7 @@ static bool comes_to_rest(struct sysgenid_watcher *watcher)
 	return true;
 }
 
-/* Roles: what a process finds that was started with another environment. */
+/* Roles of a process with another environment */
 
 static void play_no_device(void)
 {
@@ -127,7 +126,7 @@ static void play_vmclock(void)
 	CHECK(sysgenid_generation() == UINT64_C(0x700000001) && !changed(&seen));
 	CHECK(sysgenid_watcher_wait(watcher, 10, &generation) == 0);
 
-	/* Only the upper half differs, and the rest is still being changed. */
+	/* Only the upper half differs, and the odd sequence means an update in progress. */
 	page->sequence = htole32(1);
 	page->generation = htole64(UINT64_C(0x900000001));
 	CHECK(changed(&seen) && !changed(&seen));
@@ -137,7 +136,7 @@ static void play_vmclock(void)
 	CHECK(sysgenid_watcher_ack(watcher, generation) == 0);
 	CHECK(sysgenid_watcher_wait(watcher, 10, &generation) == 0);
 
-	/* Found by a descriptor in an event loop as well. */
+	/* A descriptor in an event loop detects the change, too. */
 	struct pollfd pollfd = {
 		.fd = sysgenid_watcher_fd(watcher), .events = POLLIN
 	};
@@ -149,7 +148,7 @@ static void play_vmclock(void)
 	CHECK(generation == 5);
 }
 
-/* In the hypervisor's place: a new generation, and the event of it. */
+/* Writes a generation, and sends its event, in the hypervisor's place. */
 static void write_vmclock(uint64_t flags, uint64_t generation)
 {
 	struct vmclock_page page;
@@ -191,13 +190,13 @@ static void play_notified(void)
 	CHECK(generation == 9 && sysgenid_watcher_ack(watcher, 9) == 0);
 	CHECK(!pthread_join(thread, NULL));
 
-	/* Told of something else, it goes back to sleep. */
+	/* After an event without a new generation, the watcher sleeps again. */
 	write_vmclock(VMCLOCK_HAS_GENERATION | VMCLOCK_HAS_NOTIFY, 9);
 	CHECK(poll(&pollfd, 1, -1) == 1);
 	CHECK(sysgenid_watcher_wait(watcher, 0, &generation) == 0);
 	CHECK(poll(&pollfd, 1, 0) == 0);
 
-	/* Migrated to where nothing notifies, it still sleeps, and looks at times. */
+	/* After a migration to a host without notifications, the watcher polls. */
 	write_vmclock(VMCLOCK_HAS_GENERATION, 9);
 	CHECK(sysgenid_watcher_wait(watcher, 0, &generation) == 0);
 	CHECK(poll(&pollfd, 1, 0) == 0);
@@ -205,7 +204,7 @@ static void play_notified(void)
 	CHECK(sysgenid_watcher_wait(watcher, -1, &generation) == 1);
 	CHECK(generation == 10 && sysgenid_watcher_ack(watcher, 10) == 0);
 
-	/* Not once, but again and again. */
+	/* It polls repeatedly. */
 	for (int looks = 0; looks < 2; looks++) {
 		CHECK(poll(&pollfd, 1, 10 * 1000) == 1);
 		CHECK(sysgenid_watcher_wait(watcher, 0, &generation) == 0);
@@ -213,7 +212,7 @@ static void play_notified(void)
 	sysgenid_watcher_free(watcher);
 }
 
-/* The device, and the other beside it. */
+/* The device and a vmclock are both sources. */
 static void play_both(void)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
@@ -236,7 +235,7 @@ static void play_both(void)
 	do
 		CHECK(poll(&pollfd, 1, -1) == 1);
 	while (sysgenid_watcher_wait(watcher, 0, &generation) != 1);
-	/* The number is the device's, which knows nothing of it. */
+	/* The generation is the device's, which does not know of the vmclock. */
 	CHECK(generation == before + 1);
 	page->generation = htole64(9);
 	CHECK(sysgenid_watcher_ack(watcher, generation) == -1 && errno == ESTALE);
@@ -281,7 +280,7 @@ static int count_descriptors(void)
 
 #define N_THREADS	8
 
-/* Runs it in threads that start at once, and in children of this process. */
+/* Runs a function in concurrent threads, and in children of this process. */
 static void run_many(void *(*function)(void *))
 {
 	pthread_t threads[N_THREADS];
@@ -315,7 +314,7 @@ static void *ask_for_all(void *start)
 	return NULL;
 }
 
-static void play_tells_system(void)
+static void play_logs_to_system(void)
 {
 	int descriptors = count_descriptors();
 
@@ -331,7 +330,7 @@ static void count_sentence(const char *text)
 	sentences++;
 }
 
-static void play_tells_program(void)
+static void play_logs_to_program(void)
 {
 	sysgenid_set_log(NULL);
 	run_many(ask_for_all);
@@ -347,7 +346,7 @@ static void *find_file(void *start)
 	return NULL;
 }
 
-/* The device appears later than the process, and many look for it at once. */
+/* The device appears after the process has started, and many threads open it at once. */
 static void play_late(void)
 {
 	int descriptors = count_descriptors();
@@ -358,18 +357,18 @@ static void play_late(void)
 	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_NONE && !changed(&seen));
 	CHECK(!setenv("SYSGENID_DEVICE", FAKE, 1));
 	run_many(find_file);
-	/* Nobody knows what happened before; from here on it does. */
+	/* A change before the device appeared cannot be ruled out, and is reported. */
 	CHECK(changed(&seen) && !changed(&seen));
 	*page = htole64(78);
 	CHECK(changed(&seen) && !changed(&seen));
-	/* Our own of the page, and the library's. */
+	/* The two new descriptors are the page's here, and the library's. */
 	CHECK(count_descriptors() == descriptors + 2);
 }
 
 #ifdef __x86_64__
 static int steps, early;
 
-/* What another thread would see that runs between two instructions. */
+/* Checks what another thread would see between two instructions. */
 static void look(int signal)
 {
 	(void)signal;
@@ -378,7 +377,7 @@ static void look(int signal)
 		early += sysgenid_generation() != 77;
 }
 
-/* The processor's trap flag: a signal after each instruction. */
+/* The CPU's trap flag raises SIGTRAP after each instruction. */
 static void set_stepping(bool on)
 {
 	unsigned long flags = __builtin_ia32_readeflags_u64();
@@ -417,8 +416,8 @@ static const struct {
 	{ "file", play_file },
 	{ "secure", play_secure },
 	{ "no_generation", play_no_generation },
-	{ "tells_system", play_tells_system },
-	{ "tells_program", play_tells_program },
+	{ "logs_to_system", play_logs_to_system },
+	{ "logs_to_program", play_logs_to_program },
 	{ "late", play_late },
 	{ "stepped", play_stepped },
 };
@@ -437,7 +436,7 @@ static void __attribute__((constructor(102))) before_main(void)
 	opened_before_main = sysgenid_open();
 }
 
-/* 0, or the line of the check that failed. */
+/* Returns 0, or the line of the failed CHECK(), modulo 128. */
 static int run_role(const char *role, const char *device, const char *vmclock,
 		    const char *program, uid_t uid)
 {
@@ -473,13 +472,13 @@ static void make_fake(uint64_t flags, uint64_t generation)
 	close(fd);
 }
 
-TEST(is_open_before_main)
+TEST(library_opens_device_before_main)
 {
 	EXPECT_EQ(0, opened_before_main);
 	EXPECT_EQ(SYSGENID_SOURCE_DEVICE, source_before_main);
 }
 
-TEST(the_loaded_generation_is_the_devices)
+TEST(loaded_generation_follows_device)
 {
 	uint64_t before = sysgenid_generation(), barrier;
 
@@ -491,7 +490,7 @@ TEST(the_loaded_generation_is_the_devices)
 	EXPECT_EQ(before + 10, sysgenid_generation());
 }
 
-TEST(a_change_is_reported_until_it_is_remembered)
+TEST(change_is_reported_until_remembered)
 {
 	struct sysgenid_seen seen = { .counter_ = NULL }, now;
 
@@ -503,11 +502,11 @@ TEST(a_change_is_reported_until_it_is_remembered)
 
 	ASSERT_EQ(0, sysgenid_trigger(0));
 	EXPECT_EQ(0, sysgenid_is_current(&seen));
-	/* The adjustment fails. */
+	/* Without sysgenid_remember(), the adjustment has failed. */
 	EXPECT_EQ(1, sysgenid_changed(&seen, &now));
 	EXPECT_EQ(1, sysgenid_changed(&seen, &now));
 	EXPECT_EQ(1, sysgenid_changed(&seen, NULL));
-	/* There is another generation before it succeeds. */
+	/* Another generation comes before the adjustment succeeds. */
 	ASSERT_EQ(0, sysgenid_trigger(0));
 	sysgenid_remember(&seen, &now);
 	EXPECT_EQ(1, sysgenid_changed(&seen, &now));
@@ -515,7 +514,7 @@ TEST(a_change_is_reported_until_it_is_remembered)
 	EXPECT_EQ(0, sysgenid_changed(&seen, &now));
 }
 
-TEST(what_was_seen_can_be_copied)
+TEST(seen_can_be_copied)
 {
 	struct sysgenid_seen seen = seen_now(), copy = seen;
 
@@ -524,7 +523,7 @@ TEST(what_was_seen_can_be_copied)
 	EXPECT_EQ(0, sysgenid_is_current(&seen));
 }
 
-TEST(the_library_has_the_headers_version_and_functions)
+TEST(library_matches_header)
 {
 	int (*is_current)(const struct sysgenid_seen *) = sysgenid_is_current;
 	struct sysgenid_seen seen = seen_now();
@@ -533,7 +532,7 @@ TEST(the_library_has_the_headers_version_and_functions)
 	EXPECT_EQ(1, is_current(&seen));
 }
 
-TEST(who_has_closed_everything_still_finds_a_change)
+TEST(change_is_found_after_closing_all_descriptors)
 {
 	struct sysgenid_seen seen = seen_now();
 	int status;
@@ -551,12 +550,12 @@ TEST(who_has_closed_everything_still_finds_a_change)
 	EXPECT_EQ(0, status);
 }
 
-TEST(the_barrier_survives_a_program_that_closes_all)
+TEST(barrier_survives_closing_all_descriptors)
 {
 	uint64_t generation;
 	int fd;
 
-	/* The library's number is then another file's. */
+	/* The number of the library's descriptor is then another file's. */
 	close_range(3, 20, 0);
 	for (fd = 3; fd < 20; fd++)
 		dup2(STDERR_FILENO, fd);
@@ -565,7 +564,7 @@ TEST(the_barrier_survives_a_program_that_closes_all)
 	EXPECT_EQ(sysgenid_generation(), generation);
 }
 
-TEST(a_sandbox_without_dev_goes_on_being_told)
+TEST(sandbox_without_dev_sees_new_generation)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
 	uint64_t before = sysgenid_generation(), generation;
@@ -594,7 +593,7 @@ TEST(a_sandbox_without_dev_goes_on_being_told)
 	sysgenid_watcher_free(watcher);
 }
 
-TEST(a_watcher_wakes_and_sleeps_after_its_acknowledgement)
+TEST(watcher_wakes_and_sleeps_after_acknowledging)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
 	struct pollfd pollfd = { .events = POLLIN };
@@ -616,7 +615,7 @@ TEST(a_watcher_wakes_and_sleeps_after_its_acknowledgement)
 	sysgenid_watcher_free(watcher);
 }
 
-TEST(a_wait_without_timeout_is_ended_by_a_new_generation)
+TEST(new_generation_ends_wait_without_timeout)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
 	uint64_t generation;
@@ -632,7 +631,7 @@ TEST(a_wait_without_timeout_is_ended_by_a_new_generation)
 	sysgenid_watcher_free(watcher);
 }
 
-TEST(a_tracked_watcher_is_waited_for)
+TEST(tracked_watcher_is_waited_for)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(SYSGENID_TRACKED);
 	uint64_t generation;
@@ -646,13 +645,13 @@ TEST(a_tracked_watcher_is_waited_for)
 	ASSERT_EQ(0, sysgenid_watcher_ack(watcher, generation));
 	EXPECT_EQ(0, sysgenid_wait_watchers(1000));
 
-	/* Freed, it is waited for no longer. */
+	/* A freed watcher is not waited for. */
 	ASSERT_EQ(0, sysgenid_trigger(0));
 	sysgenid_watcher_free(watcher);
 	EXPECT_EQ(0, sysgenid_wait_watchers(-1));
 }
 
-TEST(a_freed_watcher_is_not_waited_for_though_a_child_has_inherited_it)
+TEST(freed_watcher_is_not_waited_for_despite_child)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(SYSGENID_TRACKED);
 	pid_t child = fork();
@@ -668,7 +667,7 @@ TEST(a_freed_watcher_is_not_waited_for_though_a_child_has_inherited_it)
 	EXPECT_EQ(child, waitpid(child, NULL, 0));
 }
 
-TEST(a_child_that_frees_a_watcher_leaves_it_to_its_parent)
+TEST(child_freeing_watcher_leaves_it_to_parent)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(SYSGENID_TRACKED);
 	uint64_t generation;
@@ -688,7 +687,7 @@ TEST(a_child_that_frees_a_watcher_leaves_it_to_its_parent)
 	sysgenid_watcher_free(watcher);
 }
 
-static void *wait_for_ever(void *watcher)
+static void *wait_without_timeout(void *watcher)
 {
 	uint64_t generation;
 
@@ -696,14 +695,14 @@ static void *wait_for_ever(void *watcher)
 	return NULL;
 }
 
-TEST(a_thread_can_be_cancelled_while_it_waits)
+TEST(waiting_thread_can_be_cancelled)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
 	uint64_t generation;
 	pthread_t thread;
 	void *result;
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_ever, watcher));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, wait_without_timeout, watcher));
 	ASSERT_EQ(0, pthread_cancel(thread));
 	ASSERT_EQ(0, pthread_join(thread, &result));
 	EXPECT_EQ(PTHREAD_CANCELED, result);
@@ -712,7 +711,7 @@ TEST(a_thread_can_be_cancelled_while_it_waits)
 	sysgenid_watcher_free(watcher);
 }
 
-TEST(what_fails_leaves_no_descriptor)
+TEST(failed_call_leaks_no_descriptor)
 {
 	int status;
 	pid_t child = fork();
@@ -738,7 +737,7 @@ TEST(unknown_flags_are_refused)
 	EXPECT_EQ(EINVAL, errno);
 }
 
-TEST(the_unprivileged_may_watch_but_not_trigger_or_be_tracked)
+TEST(unprivileged_user_may_only_watch)
 {
 	struct sysgenid_watcher *watcher;
 	uint64_t generation;
@@ -769,7 +768,7 @@ TEST(the_unprivileged_may_watch_but_not_trigger_or_be_tracked)
 	EXPECT_EQ(0, status);
 }
 
-/* Leaves no way to open anything. */
+/* Enters a sandbox that cannot open any file. */
 static void enter_sandbox(bool filter)
 {
 	struct sock_filter rules[] = {
@@ -782,7 +781,7 @@ static void enter_sandbox(bool filter)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog program = { .len = sizeof(rules) / sizeof(*rules), .filter = rules };
-	struct rlimit none = { 1, 1 };	/* but poll() for one */
+	struct rlimit none = { 1, 1 };	/* 1: poll() takes one descriptor */
 
 	CHECK(!chroot("/proc/self/fdinfo") && !chdir("/"));
 	CHECK(!setrlimit(RLIMIT_NOFILE, &none));
@@ -791,7 +790,7 @@ static void enter_sandbox(bool filter)
 	CHECK(!filter || !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
 }
 
-/* The loop of sysgenid_watcher_new(3), for one generation. */
+/* Runs the loop of sysgenid_watcher_new(3) for one generation. */
 static void adjust_once(struct sysgenid_watcher *watcher)
 {
 	struct pollfd pollfd = { .fd = sysgenid_watcher_fd(watcher), .events = POLLIN };
@@ -802,16 +801,16 @@ static void adjust_once(struct sysgenid_watcher *watcher)
 	while (sysgenid_watcher_wait(watcher, 0, &generation) == 1) {
 		CHECK(++adjusted == 1);
 		CHECK(sysgenid_watcher_ack(watcher, generation - 1) == -1 && errno == ESTALE);
-		/* It stays readable until that. */
+		/* The descriptor stays readable until the acknowledgement. */
 		CHECK(poll(&pollfd, 1, 0) == 1);
 		CHECK(sysgenid_watcher_ack(watcher, generation) == 0);
 	}
 	CHECK(adjusted == 1 && comes_to_rest(watcher));
 }
 
-TEST(a_watcher_in_a_sandbox_waits_adjusts_and_acknowledges)
+TEST(watcher_works_in_sandbox)
 {
-	/* The kernels that are built for these tests have no seccomp. */
+	/* The kernels that the tests build have no seccomp. */
 	bool has_seccomp = prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 0;
 
 	for (int filter = 0; filter < (has_seccomp ? 2 : 1); filter++) {
@@ -842,7 +841,7 @@ TEST(a_watcher_in_a_sandbox_waits_adjusts_and_acknowledges)
 	}
 }
 
-TEST(a_watcher_can_be_inherited_by_a_sandbox)
+TEST(sandbox_can_inherit_watcher)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
 	uint64_t generation;
@@ -862,7 +861,7 @@ TEST(a_watcher_can_be_inherited_by_a_sandbox)
 	sysgenid_watcher_free(watcher);
 }
 
-/* A process with that number in its namespace, as its parent may have, too. */
+/* Forks a child with PID 1 in a new namespace; its parent may have PID 1, too. */
 static pid_t fork_first_process(void)
 {
 	struct clone_args args = { .flags = CLONE_NEWPID, .exit_signal = SIGCHLD };
@@ -870,7 +869,7 @@ static pid_t fork_first_process(void)
 	return syscall(SYS_clone3, &args, sizeof(args));
 }
 
-TEST(a_first_process_of_a_first_process_is_a_child)
+TEST(pid_1_of_pid_1_is_a_child)
 {
 	int status;
 	pid_t child = fork_first_process();
@@ -901,7 +900,7 @@ TEST(a_first_process_of_a_first_process_is_a_child)
 	EXPECT_EQ(0, status);
 }
 
-TEST(a_childs_acknowledgement_is_not_its_parents)
+TEST(child_acknowledges_for_itself)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
 	uint64_t generation;
@@ -929,7 +928,7 @@ TEST(a_childs_acknowledgement_is_not_its_parents)
 	sysgenid_watcher_free(watcher);
 }
 
-TEST(the_unprivileged_sleep_though_a_child_has_what_woke_them)
+TEST(unprivileged_watcher_sleeps_despite_child)
 {
 	struct sysgenid_watcher *watcher;
 	uint64_t generation;
@@ -953,7 +952,7 @@ TEST(the_unprivileged_sleep_though_a_child_has_what_woke_them)
 	sysgenid_watcher_free(watcher);
 }
 
-TEST(a_wait_ends_in_time_though_woken_again_and_again)
+TEST(repeated_wake_ups_do_not_extend_timeout)
 {
 	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
 	struct epoll_event event = { .events = EPOLLOUT };
@@ -972,7 +971,7 @@ TEST(a_wait_ends_in_time_though_woken_again_and_again)
 
 #define CHANGES	200
 
-/* Until the last generation is seen, every change is. */
+/* Counts the changes to a lower generation, up to the last generation. */
 static void *count_changes(void *last)
 {
 	struct sysgenid_seen seen = { .counter_ = NULL };
@@ -989,7 +988,7 @@ static void *count_changes(void *last)
 	return (void *)wrong;
 }
 
-TEST(threads_see_the_generations_in_order)
+TEST(threads_see_generations_in_order)
 {
 	uint64_t last = sysgenid_generation() + CHANGES;
 	pthread_t threads[4];
@@ -1006,12 +1005,12 @@ TEST(threads_see_the_generations_in_order)
 	}
 }
 
-TEST(without_a_device_nothing_ever_changes)
+TEST(nothing_changes_without_device)
 {
 	EXPECT_EQ(0, run_role("no_device", "/nowhere", "/nowhere", "/proc/self/exe", 0));
 }
 
-/* A system's log: the sentences that come while the role is played. */
+/* Counts the lines in the system's log while the role is played. */
 static int count_logged(const char *role, char *line, size_t size)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
@@ -1031,57 +1030,57 @@ static int count_logged(const char *role, char *line, size_t size)
 	return count;
 }
 
-TEST(without_a_device_the_systems_log_is_told_once)
+TEST(missing_device_is_logged_once)
 {
 	char line[512] = "";
 
-	EXPECT_EQ(1, count_logged("tells_system", line, sizeof(line)));
+	EXPECT_EQ(1, count_logged("logs_to_system", line, sizeof(line)));
 	EXPECT_EQ(0, strncmp(line, "<13>", 4));
 	EXPECT_NE(NULL, strstr(line, "unavailable: /nowhere: No such file or directory"));
 }
 
-TEST(who_only_links_with_the_library_has_nothing_logged)
+TEST(linking_alone_logs_nothing)
 {
 	char line[512];
 
 	EXPECT_EQ(0, count_logged("no_generation", line, sizeof(line)));
 }
 
-TEST(a_program_can_have_itself_told_once_or_nobody)
+TEST(program_can_take_over_or_silence_log)
 {
 	char line[512];
 
-	EXPECT_EQ(0, count_logged("tells_program", line, sizeof(line)));
+	EXPECT_EQ(0, count_logged("logs_to_program", line, sizeof(line)));
 }
 
-TEST(threads_that_find_the_device_at_once_share_one)
+TEST(concurrent_openers_share_descriptor)
 {
 	make_fake(0, 1);
 	EXPECT_EQ(0, run_role("late", "/nowhere", "/nowhere", "/proc/self/exe", 0));
 }
 
-TEST(nobody_is_told_of_a_device_before_its_generation)
+TEST(device_appears_with_its_generation)
 {
 	make_fake(0, 1);
 	EXPECT_EQ(0, run_role("stepped", "/nowhere", "/nowhere", "/proc/self/exe", 0));
 }
 
-TEST(a_vmclock_is_used_where_there_is_no_device)
+TEST(vmclock_is_used_without_device)
 {
 	make_fake(VMCLOCK_HAS_GENERATION, UINT64_C(0x700000001));
 	EXPECT_EQ(0, run_role("vmclock", "/nowhere", FAKE, "/proc/self/exe", 0));
-	/* Notifications promised, but a file can't be polled. */
+	/* The flags promise notifications, but a file cannot be polled. */
 	make_fake(VMCLOCK_HAS_GENERATION | VMCLOCK_HAS_NOTIFY, UINT64_C(0x700000001));
 	EXPECT_EQ(0, run_role("vmclock", "/nowhere", FAKE, "/proc/self/exe", 0));
 }
 
-TEST(neither_device_hides_the_other)
+TEST(neither_source_hides_the_other)
 {
 	make_fake(VMCLOCK_HAS_GENERATION, 7);
 	EXPECT_EQ(0, run_role("both", "/dev/sysgenid", FAKE, "/proc/self/exe", 0));
 }
 
-TEST(a_vmclock_that_notifies_wakes_its_watchers)
+TEST(notifying_vmclock_wakes_watcher)
 {
 	ASSERT_TRUE(load_module("fake_vmclock", ""));
 	write_vmclock(VMCLOCK_HAS_GENERATION | VMCLOCK_HAS_NOTIFY, 8);
@@ -1089,19 +1088,19 @@ TEST(a_vmclock_that_notifies_wakes_its_watchers)
 	EXPECT_TRUE(unload_module("fake_vmclock"));
 }
 
-TEST(a_vmclock_that_counts_no_generations_is_none)
+TEST(vmclock_without_generation_is_ignored)
 {
 	make_fake(0, 1);
 	EXPECT_EQ(0, run_role("no_generation", "/nowhere", FAKE, "/proc/self/exe", 0));
 }
 
-TEST(a_file_can_stand_in_for_the_device)
+TEST(file_can_stand_in_for_device)
 {
 	make_fake(0, 1);
 	EXPECT_EQ(0, run_role("file", FAKE, "/nowhere", "/proc/self/exe", 0));
 }
 
-TEST(the_privileged_ignore_the_environment)
+TEST(setuid_program_ignores_environment)
 {
 	char command[128];
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tests what programs get of the OpenSSL provider, by libcrypto's own functions. To be
- * run as root with OPENSSL_CONF set to a configuration that activates it.
+ * Tests the OpenSSL provider through libcrypto's functions. Run it as root, with
+ * OPENSSL_CONF set to a configuration that activates the provider.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -35,12 +35,12 @@
 #define DRAWS		2000
 #define SIZE		16
 
-/* Goes to an empty root, with or without a file called dev/random. */
+/* Enters an empty root, with or without a file called dev/random. */
 static int enter_empty_root(int with_file)
 {
 	int file;
 
-	/* A mount of this process's own, so that nothing stays. */
+	/* The mount is in a namespace of its own, so that it ends with this process. */
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
 	    mount("empty", "/mnt", "tmpfs", 0, NULL) || chroot("/mnt") || chdir("/"))
 		return -1;
@@ -52,7 +52,7 @@ static int enter_empty_root(int with_file)
 	return file < 0 || ftruncate(file, 4096) || close(file);
 }
 
-/* Has getrandom() fail with EPERM, as a sandbox does. */
+/* Makes getrandom() fail with EPERM, as a sandbox does. */
 static int forbid_getrandom(void)
 {
 	struct sock_filter filter[] = {
@@ -77,7 +77,7 @@ static int compare(const void *a, const void *b)
 	return memcmp(a, b, SIZE);
 }
 
-TEST(every_generator_of_a_program_is_the_providers)
+TEST(all_generators_are_from_provider)
 {
 	EXPECT_TRUE(is_ours(RAND_get0_primary(NULL)));
 	EXPECT_TRUE(is_ours(RAND_get0_public(NULL)));
@@ -109,7 +109,7 @@ static void *draw_many(void *out)
 	return out;
 }
 
-TEST(threads_draw_different_bytes_at_once)
+TEST(concurrent_threads_draw_different_bytes)
 {
 	static unsigned char drawn[THREADS * DRAWS][SIZE];
 	pthread_t threads[THREADS];
@@ -142,8 +142,8 @@ static void ignore(int signal)
 	(void)signal;
 }
 
-/* More than one system call gives, with signals that cut calls short. */
-TEST(a_large_draw_is_whole_in_spite_of_signals)
+/* One system call does not return as much, and signals interrupt calls. */
+TEST(large_draw_is_complete_despite_signals)
 {
 	const struct itimerval often = { { 0, 1000 }, { 0, 1000 } };
 	size_t size = 40 << 20;
@@ -176,8 +176,8 @@ static unsigned int reseeds(EVP_RAND_CTX *context)
 	return EVP_RAND_CTX_get_params(context, params) ? count : 0;
 }
 
-/* Programs that make a generator of OpenSSL's have its state; it must not last. */
-TEST(a_generator_chained_to_it_reseeds_before_each_draw)
+/* A program's own OpenSSL generator keeps a state, which must not outlive a clone. */
+TEST(chained_generator_reseeds_before_each_draw)
 {
 	char cipher[] = "AES-256-CTR";
 	OSSL_PARAM params[] = {
@@ -197,7 +197,7 @@ TEST(a_generator_chained_to_it_reseeds_before_each_draw)
 	}
 }
 
-TEST(a_root_without_dev_does_not_matter)
+TEST(draw_works_in_root_without_dev)
 {
 	unsigned char drawn[SIZE];
 
@@ -207,7 +207,7 @@ TEST(a_root_without_dev_does_not_matter)
 	EXPECT_EQ(1, RAND_status());
 }
 
-TEST(without_the_system_call_the_device_serves)
+TEST(device_serves_without_getrandom)
 {
 	unsigned char drawn[2][SIZE] = { 0 };
 
@@ -219,7 +219,7 @@ TEST(without_the_system_call_the_device_serves)
 	EXPECT_TRUE(is_ours(RAND_get0_public(NULL)));
 }
 
-/* Fails, rather than that OpenSSL's own generator serves. */
+/* Checks that a draw fails, instead of falling back to OpenSSL's own generator. */
 static void check_failure(struct __test_metadata *_metadata, int with_file)
 {
 	unsigned char drawn[SIZE];
@@ -237,12 +237,12 @@ static void check_failure(struct __test_metadata *_metadata, int with_file)
 	EXPECT_NE(1, RAND_status());
 }
 
-TEST(with_neither_call_nor_device_a_draw_fails_and_says_why)
+TEST(draw_fails_without_getrandom_and_device)
 {
 	check_failure(_metadata, 0);
 }
 
-TEST(a_file_in_the_devices_place_is_not_read)
+TEST(file_in_place_of_device_is_not_read)
 {
 	check_failure(_metadata, 1);
 }

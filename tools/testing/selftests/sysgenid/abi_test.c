@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The calls of /dev/sysgenid, one promise a test, as programs rely on them.
- * Also built as a 32-bit program.
+ * The system calls of /dev/sysgenid, one promise per test. Also built as a 32-bit program.
  */
 #include "device.h"
 
@@ -9,7 +8,7 @@
 #include <sys/select.h>
 #include <termios.h>
 
-/* Not known to the compiler, which would warn. */
+/* volatile: the compiler would warn of a known bad pointer. */
 static void *volatile bad_pointer = (void *)1;
 
 FIXTURE(device) {
@@ -30,17 +29,17 @@ FIXTURE_TEARDOWN(device)
 
 /* open() */
 
-TEST_F(device, open_takes_the_generation_for_acknowledged)
+TEST_F(device, open_acknowledges_current_generation)
 {
 	int late;
 
 	bump(self->fd);
 	late = open_device(O_RDONLY);
-	EXPECT_TRUE(has_news(self->fd));
-	EXPECT_FALSE(has_news(late));
+	EXPECT_TRUE(is_readable(self->fd));
+	EXPECT_FALSE(is_readable(late));
 }
 
-TEST_F(device, everybody_may_look_and_root_may_write)
+TEST_F(device, everybody_may_read_and_root_may_write)
 {
 	struct stat status;
 
@@ -55,21 +54,21 @@ TEST_F(device, each_descriptor_acknowledges_for_itself)
 	uint32_t generation = bump(self->fd);
 
 	EXPECT_EQ(4, acknowledge(other, generation));
-	EXPECT_FALSE(has_news(other));
-	EXPECT_TRUE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(other));
+	EXPECT_TRUE(is_readable(self->fd));
 }
 
-TEST_F(device, duplicate_shares_the_acknowledgement)
+TEST_F(device, duplicate_shares_acknowledgement)
 {
 	int duplicate = dup(self->fd);
 	uint32_t generation = bump(self->fd);
 
-	EXPECT_TRUE(has_news(duplicate));
+	EXPECT_TRUE(is_readable(duplicate));
 	EXPECT_EQ(4, acknowledge(duplicate, generation));
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 }
 
-TEST_F(device, forked_child_shares_the_acknowledgement)
+TEST_F(device, child_shares_acknowledgement)
 {
 	uint32_t generation = bump(self->fd);
 	pid_t child = fork();
@@ -77,19 +76,19 @@ TEST_F(device, forked_child_shares_the_acknowledgement)
 	if (!child)
 		_exit(acknowledge(self->fd, generation) != 4);
 	EXPECT_TRUE(succeeds(child));
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 }
 
 /* read() */
 
-TEST_F(device, read_of_nothing_gives_nothing)
+TEST_F(device, read_of_0_bytes_returns_0)
 {
 	EXPECT_EQ(0, read(self->fd, bad_pointer, 0));
 	bump(self->fd);
 	EXPECT_EQ(0, read(self->fd, bad_pointer, 0));
 }
 
-TEST_F(device, read_of_less_than_a_generation_is_EINVAL)
+TEST_F(device, short_read_is_EINVAL)
 {
 	char buffer[4];
 
@@ -100,7 +99,7 @@ TEST_F(device, read_of_less_than_a_generation_is_EINVAL)
 	}
 }
 
-TEST_F(device, read_without_news_is_EAGAIN_when_nonblocking)
+TEST_F(device, nonblocking_read_is_EAGAIN_when_up_to_date)
 {
 	uint32_t buffer = 0x5a5a5a5a;
 
@@ -108,7 +107,7 @@ TEST_F(device, read_without_news_is_EAGAIN_when_nonblocking)
 	EXPECT_EQ(0x5a5a5a5a, buffer);
 }
 
-TEST_F(device, read_gives_four_bytes_whatever_the_room)
+TEST_F(device, read_returns_4_bytes_into_any_buffer)
 {
 	uint32_t generation = bump(self->fd);
 	uint32_t buffer[1024];
@@ -132,21 +131,21 @@ TEST_F(device, read_repeats_until_acknowledged)
 	EXPECT_FAILS(EAGAIN, call_read(self->fd, 4));
 }
 
-TEST_F(device, read_gives_the_latest_generation)
+TEST_F(device, read_returns_latest_generation)
 {
 	bump(self->fd);
 	bump(self->fd);
 	EXPECT_EQ((int)self->first + 2, call_read(self->fd, 4));
 }
 
-TEST_F(device, read_into_a_bad_buffer_is_EFAULT)
+TEST_F(device, read_into_bad_buffer_is_EFAULT)
 {
 	bump(self->fd);
 	EXPECT_FAILS(EFAULT, read(self->fd, bad_pointer, 4));
-	EXPECT_TRUE(has_news(self->fd));
+	EXPECT_TRUE(is_readable(self->fd));
 }
 
-TEST_F(device, blocked_read_is_woken_by_a_bump)
+TEST_F(device, bump_wakes_blocked_reader)
 {
 	struct caller reader;
 
@@ -156,7 +155,7 @@ TEST_F(device, blocked_read_is_woken_by_a_bump)
 	EXPECT_EQ((int)self->first + 1, reader.result);
 }
 
-TEST_F(device, blocked_reads_of_one_descriptor_are_all_woken)
+TEST_F(device, bump_wakes_all_readers_of_descriptor)
 {
 	struct caller readers[3];
 	int fd = open_device(O_RDONLY);
@@ -175,7 +174,7 @@ static void ignore_signal(int signal)
 	(void)signal;
 }
 
-TEST_F(device, blocked_read_ends_with_EINTR_on_a_signal)
+TEST_F(device, signal_ends_blocked_read_with_EINTR)
 {
 	struct caller reader;
 	struct sigaction action = { .sa_handler = ignore_signal };
@@ -196,7 +195,7 @@ static void count_signal(int signal)
 	signals++;
 }
 
-TEST_F(device, blocked_read_goes_on_after_a_signal_with_SA_RESTART)
+TEST_F(device, blocked_read_restarts_after_signal_with_SA_RESTART)
 {
 	struct caller reader;
 	struct sigaction action = { .sa_handler = count_signal, .sa_flags = SA_RESTART };
@@ -212,7 +211,7 @@ TEST_F(device, blocked_read_goes_on_after_a_signal_with_SA_RESTART)
 	EXPECT_EQ((int)self->first + 1, reader.result);
 }
 
-TEST_F(device, nonblocking_can_be_switched_on_and_off)
+TEST_F(device, nonblocking_mode_can_be_switched)
 {
 	int fd = open_device(O_RDONLY);
 	struct caller reader;
@@ -226,19 +225,19 @@ TEST_F(device, nonblocking_can_be_switched_on_and_off)
 	EXPECT_EQ((int)self->first + 1, reader.result);
 }
 
-TEST_F(device, write_only_descriptor_is_not_read)
+TEST_F(device, write_only_descriptor_cannot_be_read)
 {
 	EXPECT_FAILS(EBADF, call_read(open_device(O_WRONLY), 4));
 }
 
 /* write() */
 
-TEST_F(device, write_acknowledges_the_generation)
+TEST_F(device, write_acknowledges_generation)
 {
 	uint32_t generation = bump(self->fd);
 
 	EXPECT_EQ(4, acknowledge(self->fd, generation));
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 	EXPECT_EQ(generation, fdinfo(self->fd, "sysgenid-acknowledged:"));
 	EXPECT_EQ(4, acknowledge(self->fd, generation));
 }
@@ -250,7 +249,7 @@ TEST_F(device, write_of_another_size_is_ENOBUFS)
 	for (size_t size = 0; size <= 8; size++)
 		if (size != 4)
 			EXPECT_FAILS(ENOBUFS, write(self->fd, generation, size));
-	EXPECT_TRUE(has_news(self->fd));
+	EXPECT_TRUE(is_readable(self->fd));
 }
 
 TEST_F(device, write_of_another_generation_is_EINVAL)
@@ -260,27 +259,27 @@ TEST_F(device, write_of_another_generation_is_EINVAL)
 	EXPECT_FAILS(EINVAL, acknowledge(self->fd, self->first));
 	EXPECT_FAILS(EINVAL, acknowledge(self->fd, generation + 1));
 	EXPECT_FAILS(EINVAL, acknowledge(self->fd, ~generation));
-	EXPECT_TRUE(has_news(self->fd));
+	EXPECT_TRUE(is_readable(self->fd));
 	EXPECT_EQ(self->first, fdinfo(self->fd, "sysgenid-acknowledged:"));
 }
 
-TEST_F(device, write_from_a_bad_buffer_is_EFAULT)
+TEST_F(device, write_from_bad_buffer_is_EFAULT)
 {
 	bump(self->fd);
 	EXPECT_FAILS(EFAULT, write(self->fd, bad_pointer, 4));
-	EXPECT_TRUE(has_news(self->fd));
+	EXPECT_TRUE(is_readable(self->fd));
 }
 
-TEST_F(device, write_takes_the_mapped_counter_as_its_buffer)
+TEST_F(device, write_accepts_mapped_counter_as_buffer)
 {
 	const volatile uint32_t *counter = map_counter(self->fd);
 
 	bump(self->fd);
 	EXPECT_EQ(4, write(self->fd, (const void *)counter, 4));
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 }
 
-TEST_F(device, read_only_descriptor_acknowledges_nothing)
+TEST_F(device, read_only_descriptor_cannot_acknowledge)
 {
 	EXPECT_FAILS(EBADF, acknowledge(open_device(O_RDONLY), self->first));
 }
@@ -302,7 +301,7 @@ TEST_F(device, poll_reports_input_until_acknowledged)
 	EXPECT_EQ(0, poll(&pollfd, 1, 0));
 }
 
-TEST_F(device, poll_is_woken_by_a_bump)
+TEST_F(device, bump_wakes_poll)
 {
 	struct caller poller;
 
@@ -312,7 +311,7 @@ TEST_F(device, poll_is_woken_by_a_bump)
 	EXPECT_EQ(POLLIN, poller.result);
 }
 
-TEST_F(device, select_tells_of_news)
+TEST_F(device, select_reports_new_generation)
 {
 	struct timeval now = { 0 };
 	fd_set set;
@@ -363,19 +362,18 @@ TEST_F(device, edge_triggered_epoll_reports_each_generation)
 	int epoll = new_epoll(self->fd, EPOLLIN | EPOLLET);
 
 	for (int i = 0; i < 3; i++) {
-		/* Not acknowledged in between. */
 		bump(self->fd);
 		EXPECT_EQ(EPOLLIN, epoll_events(epoll, -1));
 	}
 }
 
-TEST_F(device, epoll_reports_what_came_before_it_was_asked)
+TEST_F(device, epoll_reports_earlier_generation)
 {
 	bump(self->fd);
 	EXPECT_EQ(EPOLLIN, epoll_events(new_epoll(self->fd, EPOLLIN | EPOLLET), 0));
 }
 
-TEST_F(device, epoll_inside_epoll_is_woken)
+TEST_F(device, bump_wakes_nested_epoll)
 {
 	int outer = new_epoll(new_epoll(self->fd, EPOLLIN), EPOLLIN);
 
@@ -386,7 +384,7 @@ TEST_F(device, epoll_inside_epoll_is_woken)
 
 /* mmap() */
 
-TEST_F(device, mapping_shows_the_counter_and_then_zeros)
+TEST_F(device, mapping_shows_counter_and_zeros)
 {
 	const volatile uint32_t *page = map_counter(open_device(O_RDONLY));
 
@@ -396,7 +394,7 @@ TEST_F(device, mapping_shows_the_counter_and_then_zeros)
 	}
 }
 
-TEST_F(device, mapping_changes_when_the_trigger_returns)
+TEST_F(device, mapping_changes_before_trigger_returns)
 {
 	const volatile uint32_t *page = map_counter(self->fd);
 
@@ -433,13 +431,13 @@ TEST_F(device, longer_mapping_is_EINVAL)
 	EXPECT_FAILS(EINVAL, map(self->fd, 1000, PROT_READ, MAP_PRIVATE, 0));
 }
 
-TEST_F(device, mapping_past_the_second_page_is_EINVAL)
+TEST_F(device, mapping_past_second_page_is_EINVAL)
 {
 	EXPECT_FAILS(EINVAL, map(self->fd, 1, PROT_READ, MAP_SHARED, 2));
 	EXPECT_FAILS(EINVAL, map(self->fd, 1, PROT_READ, MAP_SHARED, 1 << 16));
 }
 
-TEST_F(device, mapping_is_not_made_writable_later)
+TEST_F(device, mapping_cannot_become_writable)
 {
 	void *shared = map(self->fd, 1, PROT_READ, MAP_SHARED, 0);
 	void *private = map(self->fd, 1, PROT_READ, MAP_PRIVATE, 0);
@@ -448,7 +446,7 @@ TEST_F(device, mapping_is_not_made_writable_later)
 	EXPECT_FAILS(EACCES, mprotect(private, page_size(), PROT_READ | PROT_WRITE));
 }
 
-TEST_F(device, mapping_is_not_written_through_proc_mem)
+TEST_F(device, proc_mem_cannot_write_mapping)
 {
 	const volatile uint32_t *page = map_counter(self->fd);
 	int memory = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
@@ -459,7 +457,7 @@ TEST_F(device, mapping_is_not_written_through_proc_mem)
 	EXPECT_EQ(self->first, *page);
 }
 
-TEST_F(device, mapping_outlives_its_descriptor)
+TEST_F(device, mapping_outlives_descriptor)
 {
 	int fd = open_device(O_RDONLY);
 	const volatile uint32_t *page = map_counter(fd);
@@ -470,7 +468,7 @@ TEST_F(device, mapping_outlives_its_descriptor)
 	EXPECT_EQ(self->first + 1, *page);
 }
 
-TEST_F(device, mapping_keeps_the_module_loaded)
+TEST_F(device, mapping_keeps_module_loaded)
 {
 	long long before = module_users();
 	int fd = open_device(O_RDONLY);
@@ -484,7 +482,7 @@ TEST_F(device, mapping_keeps_the_module_loaded)
 	EXPECT_EQ(before, module_users());
 }
 
-TEST_F(device, mapping_is_inherited_by_a_child)
+TEST_F(device, child_inherits_mapping)
 {
 	const volatile uint32_t *page = map_counter(self->fd);
 	pid_t child = fork();
@@ -510,7 +508,7 @@ TEST_F(device, mapping_can_be_moved_but_not_grown)
 	EXPECT_EQ(self->first + 1, *(volatile uint32_t *)page);
 }
 
-TEST_F(device, mapping_comes_back_after_MADV_DONTNEED)
+TEST_F(device, mapping_survives_MADV_DONTNEED)
 {
 	const volatile uint32_t *page = map_counter(self->fd);
 
@@ -534,7 +532,7 @@ TEST_F(device, unknown_ioctl_is_ENOTTY)
 	EXPECT_EQ(self->first, get_generation(self->fd));
 }
 
-TEST_F(device, get_generation_gives_the_counter)
+TEST_F(device, get_generation_returns_counter)
 {
 	int fd = open_device(O_RDONLY);
 
@@ -548,22 +546,22 @@ TEST_F(device, get_generation_does_not_acknowledge)
 {
 	bump(self->fd);
 	get_generation(self->fd);
-	EXPECT_TRUE(has_news(self->fd));
+	EXPECT_TRUE(is_readable(self->fd));
 }
 
-TEST_F(device, trigger_counts_one_up)
+TEST_F(device, trigger_increments_generation)
 {
 	EXPECT_EQ(0, trigger(self->fd, 0));
 	EXPECT_EQ(self->first + 1, get_generation(self->fd));
 }
 
-TEST_F(device, trigger_works_on_a_read_only_descriptor)
+TEST_F(device, trigger_works_on_read_only_descriptor)
 {
 	EXPECT_EQ(0, trigger(open_device(O_RDONLY), 0));
 	EXPECT_EQ(self->first + 1, get_generation(self->fd));
 }
 
-TEST_F(device, trigger_goes_to_the_minimum_and_never_back)
+TEST_F(device, trigger_reaches_minimum_and_never_goes_back)
 {
 	EXPECT_EQ(0, trigger(self->fd, self->first + 10));
 	EXPECT_EQ(self->first + 10, get_generation(self->fd));
@@ -575,7 +573,7 @@ TEST_F(device, trigger_goes_to_the_minimum_and_never_back)
 	EXPECT_EQ(self->first + 13, get_generation(self->fd));
 }
 
-TEST_F(device, tracking_takes_any_true_value_and_counts_once)
+TEST_F(device, any_true_value_tracks_once)
 {
 	EXPECT_EQ(0, watchers());
 	for (unsigned long on = 1; on; on <<= 1) {
@@ -589,14 +587,14 @@ TEST_F(device, tracking_takes_any_true_value_and_counts_once)
 	EXPECT_EQ(0, fdinfo(self->fd, "sysgenid-tracked:"));
 }
 
-TEST_F(device, tracking_is_off_at_first)
+TEST_F(device, tracking_is_off_by_default)
 {
 	EXPECT_EQ(0, fdinfo(self->fd, "sysgenid-tracked:"));
 	bump(self->fd);
 	EXPECT_EQ(0, outdated());
 }
 
-TEST_F(device, read_only_descriptor_is_not_tracked)
+TEST_F(device, read_only_descriptor_cannot_be_tracked)
 {
 	int fd = open_device(O_RDONLY);
 
@@ -605,7 +603,7 @@ TEST_F(device, read_only_descriptor_is_not_tracked)
 	EXPECT_EQ(0, watchers());
 }
 
-TEST_F(device, write_only_descriptor_is_tracked)
+TEST_F(device, write_only_descriptor_can_be_tracked)
 {
 	int fd = open_device(O_WRONLY);
 
@@ -613,21 +611,21 @@ TEST_F(device, write_only_descriptor_is_tracked)
 	EXPECT_EQ(1, watchers());
 }
 
-TEST_F(device, wait_returns_at_once_if_nobody_is_outdated)
+TEST_F(device, wait_returns_at_once_without_outdated_watcher)
 {
 	EXPECT_EQ(0, wait_watchers(self->fd, 0));
 	set_tracking(self->fd, 1);
 	EXPECT_EQ(0, wait_watchers(self->fd, 0));
 }
 
-TEST_F(device, wait_by_an_outdated_descriptor_is_EINTR)
+TEST_F(device, wait_by_outdated_descriptor_is_EINTR)
 {
 	bump(self->fd);
 	EXPECT_FAILS(EINTR, wait_watchers(self->fd, 0));
 	EXPECT_FAILS(EINTR, wait_watchers(self->fd, 1));
 }
 
-TEST_F(device, wait_ends_with_the_last_acknowledgement)
+TEST_F(device, last_acknowledgement_ends_wait)
 {
 	struct caller overseer;
 	uint32_t generation;
@@ -640,7 +638,7 @@ TEST_F(device, wait_ends_with_the_last_acknowledgement)
 	EXPECT_EQ(0, overseer.result);
 }
 
-TEST_F(device, wait_ends_with_ETIME)
+TEST_F(device, wait_times_out_with_ETIME)
 {
 	int overseer;
 
@@ -650,7 +648,7 @@ TEST_F(device, wait_ends_with_ETIME)
 	EXPECT_FAILS(ETIME, wait_watchers(overseer, 20));
 }
 
-/* What it is not */
+/* lseek() */
 
 TEST_F(device, device_is_not_seekable)
 {
@@ -663,8 +661,8 @@ TEST_F(device, device_is_not_seekable)
 }
 
 /*
- * A client as the deployed ABI has them, which knows only its numbers: four
- * of its ways to wait, each in a process of its own, and its overseer.
+ * Clients of the deployed ABI, which know only its numbers: one process for each of four
+ * ways to wait, and an overseer.
  */
 #define CLIENTS 4
 
@@ -711,7 +709,7 @@ static int client_in_a_library(void)
 	unsigned int generation = *page;
 
 	close(fd);
-	/* It is untracked, so it says by a tracked one that it has started. */
+	/* The test waits for this tracked descriptor, as the mapping is not tracked. */
 	fd = open(DEVICE, O_RDWR);
 	if (ioctl(fd, 0xe401, 1))
 		return 1;
@@ -720,7 +718,7 @@ static int client_in_a_library(void)
 	return ioctl(fd, 0xe401, 0) != 0;
 }
 
-TEST(ordinary_clients_of_the_deployed_abi_work)
+TEST(clients_of_deployed_abi_work)
 {
 	static int (*const clients[CLIENTS])(void) = {
 		client_that_reads, client_that_polls, client_that_maps, client_in_a_library,

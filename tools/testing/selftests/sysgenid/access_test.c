@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who may do what: everybody looks, who may write is waited for, who has the
- * capability in the initial user namespace triggers; and who pays for it.
+ * Permissions: everybody may read, only writers may be tracked, and triggering takes a
+ * capability in the initial user namespace. Memory is charged to the opener.
  */
 #include "memory.h"
 
@@ -14,7 +14,7 @@
 
 #define NOBODY 65534
 
-/* Leaves the process with these capabilities, and no others. */
+/* Drops all but these capabilities. */
 static void keep_capabilities(uint64_t set)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -65,49 +65,49 @@ TEST_F(access, trigger_without_capability_is_EACCES)
 	EXPECT_EQ(self->first, get_generation(self->fd));
 }
 
-TEST_F(access, capability_is_asked_for_before_the_minimum)
+TEST_F(access, capability_is_checked_before_minimum)
 {
 	become_nobody();
 	EXPECT_FAILS(EACCES, trigger(self->fd, -1UL));
 }
 
-TEST_F(access, trigger_takes_CAP_CHECKPOINT_RESTORE)
+TEST_F(access, trigger_accepts_CAP_CHECKPOINT_RESTORE)
 {
 	keep_capabilities(1ULL << CAP_CHECKPOINT_RESTORE);
 	EXPECT_EQ(0, trigger(self->fd, 0));
 }
 
-TEST_F(access, trigger_takes_CAP_SYS_ADMIN)
+TEST_F(access, trigger_accepts_CAP_SYS_ADMIN)
 {
 	keep_capabilities(1ULL << CAP_SYS_ADMIN);
 	EXPECT_EQ(0, trigger(self->fd, 0));
 }
 
-TEST_F(access, all_other_capabilities_are_not_enough)
+TEST_F(access, other_capabilities_may_not_trigger)
 {
 	keep_capabilities(all_capabilities() & ~(1ULL << CAP_CHECKPOINT_RESTORE) &
 			  ~(1ULL << CAP_SYS_ADMIN));
 	EXPECT_FAILS(EACCES, trigger(self->fd, 0));
 }
 
-TEST_F(access, capabilities_in_a_users_own_namespace_are_not_enough)
+TEST_F(access, capabilities_in_user_namespace_may_not_trigger)
 {
 	become_nobody();
 	if (unshare(CLONE_NEWUSER))
-		SKIP(return, "no user namespaces for users here: %s", strerror(errno));
+		SKIP(return, "users may not create user namespaces: %s", strerror(errno));
 	EXPECT_FAILS(EACCES, trigger(self->fd, 0));
 	EXPECT_FAILS(EACCES, trigger(open_device(O_RDONLY), 0));
 	EXPECT_EQ(self->first, get_generation(self->fd));
 }
 
-TEST_F(access, root_in_a_namespace_of_its_own_may_not_trigger)
+TEST_F(access, root_in_own_namespace_may_not_trigger)
 {
 	if (unshare(CLONE_NEWUSER))
-		SKIP(return, "no user namespaces here: %s", strerror(errno));
+		SKIP(return, "this kernel has no user namespaces: %s", strerror(errno));
 	EXPECT_FAILS(EACCES, trigger(self->fd, 0));
 }
 
-TEST_F(access, nobody_may_map_poll_wait_and_ask)
+TEST_F(access, nobody_may_map_poll_wait_and_get)
 {
 	int fd;
 
@@ -115,7 +115,7 @@ TEST_F(access, nobody_may_map_poll_wait_and_ask)
 	fd = open_device(O_RDONLY);
 	EXPECT_EQ(self->first, *map_counter(fd));
 	EXPECT_EQ(self->first, get_generation(fd));
-	EXPECT_FALSE(has_news(fd));
+	EXPECT_FALSE(is_readable(fd));
 	EXPECT_EQ(0, wait_watchers(fd, 0));
 }
 
@@ -132,7 +132,7 @@ TEST_F(access, nobody_may_read_and_is_woken)
 	EXPECT_TRUE(succeeds(child));
 }
 
-TEST_F(access, nobody_may_not_acknowledge_or_be_waited_for)
+TEST_F(access, nobody_may_not_acknowledge_or_be_tracked)
 {
 	int fd;
 
@@ -144,7 +144,7 @@ TEST_F(access, nobody_may_not_acknowledge_or_be_waited_for)
 	EXPECT_FAILS(EBADF, set_tracking(fd, 1));
 }
 
-TEST_F(access, descriptor_passed_on_by_root_acknowledges_and_is_waited_for)
+TEST_F(access, descriptor_from_root_can_acknowledge_and_be_tracked)
 {
 	uint32_t generation = bump(self->fd);
 
@@ -155,15 +155,15 @@ TEST_F(access, descriptor_passed_on_by_root_acknowledges_and_is_waited_for)
 	EXPECT_EQ(0, outdated());
 }
 
-TEST_F(access, memory_of_descriptors_is_charged_to_who_opened_them)
+TEST_F(access, descriptor_memory_is_charged_to_opener)
 {
 	long long empty, full;
 
 	if (!have_memory_groups())
-		SKIP(return, "no control groups for memory here: %s", strerror(errno));
+		SKIP(return, "this kernel has no memory control groups: %s", strerror(errno));
 	empty = slab_of_descriptors("empty", "/dev/null");
 	full = slab_of_descriptors("full", DEVICE);
-	/* What is behind a descriptor has at least a few words. */
+	/* A descriptor's state takes at least a few words. */
 	EXPECT_LE(empty + DESCRIPTORS * 32, full);
 }
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What sysgenid does with its backend and its notifiers, by fake_backend:
- * every system call looks at the hardware, one event is one generation, and
- * the kernel's own users are told before userspace is woken.
+ * sysgenid's backend and notifiers, with fake_backend.ko: every system call looks at the
+ * hardware, one event is one generation, and notifiers run before userspace is woken.
  */
 #include "modules.h"
 
@@ -18,7 +17,7 @@ FIXTURE_SETUP(backend)
 		SKIP(return, "fake_backend can't be loaded");
 	self->fd = open_device(O_RDWR | O_NONBLOCK);
 	self->counter = map_counter(self->fd);
-	/* It may have come with news, of which all have to be told first. */
+	/* Wait for the notification of a generation that loading the module may have started. */
 	self->first = bump(self->fd);
 	acknowledge(self->fd, self->first);
 	while (test_get("last_notified") != self->first)
@@ -32,15 +31,15 @@ FIXTURE_TEARDOWN(backend)
 	EXPECT_TRUE(unload_module("fake_backend"));
 }
 
-/* An event in the hardware, of which it does not tell. */
+/* Changes the hardware's identifier, without a notification. */
 static void change_hardware(void)
 {
 	test_set("hardware", test_get("hardware") + 1);
 }
 
-/* Every system call looks */
+/* Looks at the hardware */
 
-TEST_F(backend, open_looks_at_the_hardware)
+TEST_F(backend, open_looks_at_hardware)
 {
 	int fd;
 
@@ -48,17 +47,17 @@ TEST_F(backend, open_looks_at_the_hardware)
 	EXPECT_EQ(self->first, *self->counter);
 	fd = open_device(O_RDONLY);
 	EXPECT_EQ(self->first + 1, *self->counter);
-	EXPECT_FALSE(has_news(fd));
+	EXPECT_FALSE(is_readable(fd));
 }
 
-TEST_F(backend, read_looks_at_the_hardware)
+TEST_F(backend, read_looks_at_hardware)
 {
 	EXPECT_FAILS(EAGAIN, call_read(self->fd, 4));
 	change_hardware();
 	EXPECT_EQ((int)self->first + 1, call_read(self->fd, 4));
 }
 
-TEST_F(backend, read_that_was_woken_looks_again)
+TEST_F(backend, woken_read_looks_again)
 {
 	struct caller reader;
 
@@ -69,7 +68,7 @@ TEST_F(backend, read_that_was_woken_looks_again)
 	EXPECT_EQ((int)self->first + 2, reader.result);
 }
 
-TEST_F(backend, write_looks_at_the_hardware)
+TEST_F(backend, write_looks_at_hardware)
 {
 	EXPECT_EQ(4, acknowledge(self->fd, self->first));
 	change_hardware();
@@ -77,14 +76,14 @@ TEST_F(backend, write_looks_at_the_hardware)
 	EXPECT_EQ(4, acknowledge(self->fd, self->first + 1));
 }
 
-TEST_F(backend, poll_looks_at_the_hardware)
+TEST_F(backend, poll_looks_at_hardware)
 {
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 	change_hardware();
-	EXPECT_TRUE(has_news(self->fd));
+	EXPECT_TRUE(is_readable(self->fd));
 }
 
-TEST_F(backend, tracking_looks_at_the_hardware)
+TEST_F(backend, tracking_looks_at_hardware)
 {
 	change_hardware();
 	EXPECT_EQ(0, set_tracking(self->fd, 1));
@@ -92,14 +91,14 @@ TEST_F(backend, tracking_looks_at_the_hardware)
 	EXPECT_EQ(1, outdated());
 }
 
-TEST_F(backend, wait_looks_at_the_hardware)
+TEST_F(backend, wait_looks_at_hardware)
 {
 	EXPECT_EQ(0, wait_watchers(self->fd, 0));
 	change_hardware();
 	EXPECT_FAILS(EINTR, wait_watchers(self->fd, 0));
 }
 
-TEST_F(backend, wait_that_was_woken_looks_again)
+TEST_F(backend, woken_wait_looks_again)
 {
 	int straggler = open_device(O_RDWR), fd;
 	struct caller overseer;
@@ -115,20 +114,20 @@ TEST_F(backend, wait_that_was_woken_looks_again)
 	EXPECT_EQ(EINTR, overseer.error);
 }
 
-TEST_F(backend, trigger_looks_at_the_hardware)
+TEST_F(backend, trigger_looks_at_hardware)
 {
 	change_hardware();
 	EXPECT_EQ(0, trigger(self->fd, 0));
 	EXPECT_EQ(self->first + 2, *self->counter);
 }
 
-TEST_F(backend, get_generation_looks_at_the_hardware)
+TEST_F(backend, get_generation_looks_at_hardware)
 {
 	change_hardware();
 	EXPECT_EQ(self->first + 1, get_generation(self->fd));
 }
 
-TEST_F(backend, sysfs_looks_at_the_hardware)
+TEST_F(backend, sysfs_looks_at_hardware)
 {
 	change_hardware();
 	EXPECT_EQ(self->first + 1, number_in(SYSFS "generation", ""));
@@ -138,7 +137,7 @@ TEST_F(backend, sysfs_looks_at_the_hardware)
 	EXPECT_EQ(1, outdated());
 }
 
-/* One event is one generation */
+/* Events */
 
 TEST_F(backend, same_identifier_is_no_event)
 {
@@ -146,12 +145,12 @@ TEST_F(backend, same_identifier_is_no_event)
 
 	test_set("hardware", test_get("hardware"));
 	EXPECT_EQ(self->first, get_generation(self->fd));
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 	EXPECT_LE(looks + 2, test_get("looks"));
 	EXPECT_EQ(checks, test_get("checks"));
 }
 
-TEST_F(backend, there_and_back_again_is_two_events)
+TEST_F(backend, change_and_change_back_are_two_events)
 {
 	long long before = test_get("hardware");
 
@@ -170,7 +169,7 @@ static int call_get(int fd, unsigned long rounds)
 	return 0;
 }
 
-TEST_F(backend, event_seen_by_many_calls_is_one_generation)
+TEST_F(backend, event_seen_by_concurrent_calls_counts_once)
 {
 	struct caller callers[THREADS];
 
@@ -185,7 +184,7 @@ TEST_F(backend, event_seen_by_many_calls_is_one_generation)
 	EXPECT_EQ(self->first + 100, get_generation(self->fd));
 }
 
-TEST_F(backend, bump_in_an_interrupt_wakes_a_reader)
+TEST_F(backend, bump_in_interrupt_wakes_reader)
 {
 	struct caller reader;
 
@@ -196,27 +195,27 @@ TEST_F(backend, bump_in_an_interrupt_wakes_a_reader)
 	EXPECT_EQ((int)self->first + 1, reader.result);
 }
 
-/* Coming and going */
+/* Registration */
 
 static bool source_is(const char *name)
 {
 	return number_in(SYSFS "source", name) != -1;
 }
 
-TEST_F(backend, source_is_its_name)
+TEST_F(backend, source_shows_backend_name)
 {
 	EXPECT_TRUE(source_is("fake_backend\n"));
 	EXPECT_TRUE(unload_module("fake_backend"));
 	EXPECT_TRUE(source_is("none\n"));
 }
 
-TEST_F(backend, there_is_only_one)
+TEST_F(backend, second_backend_is_refused)
 {
 	EXPECT_EQ(-EBUSY, test_get("second"));
 	EXPECT_TRUE(source_is("fake_backend\n"));
 }
 
-TEST_F(backend, event_while_it_was_away_is_counted_once)
+TEST_F(backend, event_during_absence_counts_once)
 {
 	ASSERT_TRUE(load_test_module("hardware=7"));
 	EXPECT_EQ(self->first + 1, get_generation(self->fd));
@@ -225,7 +224,7 @@ TEST_F(backend, event_while_it_was_away_is_counted_once)
 	EXPECT_EQ(self->first + 1, get_generation(self->fd));
 }
 
-TEST_F(backend, can_leave_and_come_back_under_calls)
+TEST_F(backend, backend_can_reload_under_calls)
 {
 	struct caller callers[THREADS];
 
@@ -242,20 +241,20 @@ TEST_F(backend, can_leave_and_come_back_under_calls)
 
 /* Notifiers */
 
-TEST_F(backend, notifier_is_told_the_generation)
+TEST_F(backend, notifier_gets_generation)
 {
 	long long notified = test_get("notified");
 	struct caller poller;
 
 	start_poller(&poller, self->fd);
 	bump(self->fd);
-	/* Who was woken was so after the notifiers. */
+	/* The poller is woken after the notifiers. */
 	finish_call(&poller);
 	EXPECT_EQ(notified + 1, test_get("notified"));
 	EXPECT_EQ(self->first + 1, test_get("last_notified"));
 }
 
-TEST_F(backend, notifier_is_called_after_publication_and_before_wake_up)
+TEST_F(backend, notifier_runs_after_publishing_and_before_wake_up)
 {
 	struct caller poller;
 
@@ -271,7 +270,7 @@ TEST_F(backend, notifier_is_called_after_publication_and_before_wake_up)
 	EXPECT_EQ(POLLIN, poller.result);
 }
 
-TEST_F(backend, held_notifier_delays_no_call)
+TEST_F(backend, slow_notifier_delays_no_call)
 {
 	struct caller overseer;
 
@@ -287,7 +286,7 @@ TEST_F(backend, held_notifier_delays_no_call)
 	test_set("hold", 0);
 }
 
-TEST_F(backend, last_generation_of_a_burst_is_told)
+TEST_F(backend, last_generation_of_burst_reaches_notifier)
 {
 	struct caller poller;
 
@@ -298,7 +297,7 @@ TEST_F(backend, last_generation_of_a_burst_is_told)
 	test_set("hold", 0);
 	while (test_get("last_notified") != self->first + 1000)
 		sched_yield();
-	/* The wake-ups of that one may yet come, and are not to be believed. */
+	/* A late wake-up of that generation must not end the poll. */
 	start_poller(&poller, self->fd);
 	bump(self->fd);
 	finish_call(&poller);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Measures what the device costs: its calls, the look before a draw, a bump with 100,000
- * watchers, their wake-ups, the memory of a descriptor, and the longest time with
- * interrupts or preemption off, also while a new GUID is handled. Prints
- * "# NAME VALUE UNIT" for each figure. Time is judged only where a nanosecond is
- * an instruction: qemu -icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm.
+ * Measures the device's costs: its calls, the look before a draw, a bump with 100,000
+ * watchers, their wake-ups, a descriptor's memory, and the longest time with interrupts
+ * or preemption off, also while a new GUID is handled.
+ *
+ * Prints "# NAME VALUE UNIT" for each figure. Time is checked only if a nanosecond is an
+ * instruction: qemu -icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm.
  */
 #include "memory.h"
 #include "modules.h"
@@ -21,13 +22,13 @@
 #define GUID_ADDRESS "0x6000000"	/* of the tests' own generation ID, see bench.py */
 #define WATCHERS 100000
 #define BATCHES 25
-#define CALLS 200		/* in a batch, which is short against a tick */
+#define CALLS 200		/* in a batch, which is shorter than a tick */
 #define MOST_OFF 5000		/* instructions */
 #define MOST_VISIBLE 2600	/* instructions, for a bump */
 #define MOST_WAKE_UP 230	/* instructions, for a watcher; 211 on 6.1, 223 on 6.12 */
-#define SOME_WATCHERS 10000	/* all of which are woken for that figure */
+#define SOME_WATCHERS 10000	/* number of woken watchers for that figure */
 #define MOST_HANDLING 30000	/* instructions with interrupts off, for an event */
-#define MOST_MEMORY 64		/* bytes for a descriptor, above a file's */
+#define MOST_MEMORY 64		/* bytes for a descriptor, beyond those of struct file */
 
 static long long now(void)
 {
@@ -44,7 +45,7 @@ static void two_hundred_thousand_instructions(void)
 	asm volatile("1: dec %0; jnz 1b" : "+r" (left) : : "cc");
 }
 
-/* Of one call, in nanoseconds; the best of many, as others come in between. */
+/* Returns the cost of one call in ns: the best of many batches, as other tasks interfere. */
 static long long cost(void (*call)(void), int calls)
 {
 	long long best = -1;
@@ -127,9 +128,9 @@ static void load(void)
 	(void)*counter;
 }
 
-TEST(calls_cost_what_a_simple_drivers_do_or_less)
+TEST(calls_stay_within_110_percent_of_simple_driver)
 {
-	/* That driver's figures; 0: it has none. */
+	/* simple: the instructions that a simple driver takes; 0: no such call. */
 	static const struct {
 		const char *name;
 		void (*call)(void);
@@ -164,7 +165,7 @@ static void draw_16_bytes(void)
 	syscall(SYS_getrandom, bytes, sizeof(bytes), 0);
 }
 
-TEST(look_costs_at_most_3_percent_of_a_draw)
+TEST(look_costs_at_most_3_percent_of_draw)
 {
 	long long with, without;
 
@@ -181,7 +182,7 @@ TEST(look_costs_at_most_3_percent_of_a_draw)
 	EXPECT_LE(with * 100, without * 103);
 }
 
-TEST(mapped_counter_costs_what_any_memory_does)
+TEST(mapped_load_costs_as_much_as_memory)
 {
 	static const uint32_t memory = 1;
 	long long mapped, ordinary;
@@ -197,9 +198,9 @@ TEST(mapped_counter_costs_what_any_memory_does)
 }
 
 /*
- * The library's check, against one that compares one word through a pointer
- * that a shared library exports: a load for its address, for itself, the word,
- * and what was seen.
+ * The library's check, compared with a check of one word through a pointer that a shared
+ * library exports. The latter loads the pointer's address, the pointer, the word, and the
+ * word seen before.
  */
 #define MOST_MORE 12		/* instructions */
 #define CHECKS 20000		/* in a batch */
@@ -234,7 +235,7 @@ static void check_by_library(void)
 	library_changed(&seen);
 }
 
-TEST(in_line_check_costs_little_more_than_one_word)
+TEST(inline_check_costs_at_most_12_more_instructions)
 {
 	long long one, library;
 
@@ -250,24 +251,24 @@ TEST(in_line_check_costs_little_more_than_one_word)
 	EXPECT_GE(MOST_MORE, library - one);
 }
 
-TEST(descriptor_costs_little_memory_above_a_files)
+TEST(descriptor_takes_at_most_64_extra_bytes)
 {
 	long long bytes;
 
 	if (!have_memory_groups())
-		SKIP(return, "no control groups for memory here: %s", strerror(errno));
+		SKIP(return, "this kernel has no memory control groups: %s", strerror(errno));
 	bytes = slab_of_descriptors("full", DEVICE) - slab_of_descriptors("empty", "/dev/null");
 	bytes = (bytes + DESCRIPTORS - 1) / DESCRIPTORS;
 	figure("memory_of_a_descriptor", bytes, "bytes");
 	EXPECT_LE(bytes, MOST_MEMORY);
 }
 
-/* A bump, with none and with very many who want to know of it */
+/* A bump without watchers, and with very many */
 
 FIXTURE(crowd) {
-	int fd;			/* starts the generations */
+	int fd;			/* triggers the generations */
 	int epoll;
-	int watchers;		/* of that epoll */
+	int watchers;		/* number of descriptors in the epoll set */
 };
 
 FIXTURE_SETUP(crowd)
@@ -306,7 +307,7 @@ static void await_wake_ups(FIXTURE_DATA(crowd) *self)
 			err(1, "epoll_wait");
 		left -= woken;
 	}
-	/* Afterwards the kernel's worker sends the uevent. */
+	/* The kernel's worker sends the uevent after the wake-ups. */
 	usleep(10000);
 }
 
@@ -326,8 +327,8 @@ static int compare_times(const void *left, const void *right)
 }
 
 /*
- * From the call until its caller sees the new generation: as real-time, so that
- * the wake-ups come after. The median, as now and then others come in between.
+ * Returns the time from the trigger until its caller sees the new generation: the median,
+ * as other tasks interfere now and then. A real-time caller sees it before the wake-ups.
  */
 static long long time_to_visible(FIXTURE_DATA(crowd) *self)
 {
@@ -351,7 +352,7 @@ static long long time_to_visible(FIXTURE_DATA(crowd) *self)
 	return took[ARRAY_SIZE(took) / 2];
 }
 
-TEST_F_TIMEOUT(crowd, bump_is_visible_as_soon_with_100000_watchers, 300)
+TEST_F_TIMEOUT(crowd, watchers_do_not_delay_visible_bump, 300)
 {
 	long long without, with, start;
 
@@ -372,7 +373,7 @@ TEST_F_TIMEOUT(crowd, bump_is_visible_as_soon_with_100000_watchers, 300)
 	figure("all_of_100000_watchers_woken", now() - start, "instructions");
 }
 
-/* From the call until its uevent comes, which is sent after all wake-ups; the best. */
+/* Returns the best time from the trigger to its uevent, which follows all wake-ups. */
 static long long time_to_uevent(FIXTURE_DATA(crowd) *self, int netlink)
 {
 	long long best = LLONG_MAX;
@@ -387,7 +388,7 @@ static long long time_to_uevent(FIXTURE_DATA(crowd) *self, int netlink)
 	return best;
 }
 
-TEST_F_TIMEOUT(crowd, waking_a_watcher_costs_little_more_than_its_callback, 300)
+TEST_F_TIMEOUT(crowd, waking_watcher_costs_little_more_than_callback, 300)
 {
 	int netlink = open_uevents();
 	long long without, with;
@@ -415,8 +416,8 @@ static void latency_period(const char *period)
 }
 
 /*
- * Lets others run, but neither sleeps nor calls epoll_wait(): what the kernel
- * does for these, with preemption off, would be measured too.
+ * Busy-waits, so that other tasks can preempt it. Sleeping or epoll_wait() would add their
+ * own time with preemption off to the measurement.
  */
 static void stay_awake(long long ns)
 {
@@ -426,7 +427,7 @@ static void stay_awake(long long ns)
 		;
 }
 
-/* Are all woken by now? */
+/* Returns whether all watchers are woken. */
 static bool all_are_woken(FIXTURE_DATA(crowd) *self)
 {
 	struct epoll_event *events = calloc(self->watchers, sizeof(*events));
@@ -443,12 +444,12 @@ TEST_F_TIMEOUT(crowd, interrupts_and_preemption_are_never_off_for_long, 300)
 	SKIP_WITHOUT_INSTRUCTIONS();
 	if (!load_module("measure_latency", ""))
 		SKIP(return, "measure_latency can't be loaded");
-	/* Else the kernel is preempted where it offers that, not where it can be. */
+	/* Voluntary preemption would add the time up to the next preemption point. */
 	if (!put_word("/sys/kernel/debug/sched/preempt", "full"))
 		SKIP(return, "this kernel can't be made fully preemptible");
 
 	add_watchers(self, WATCHERS);
-	/* What is not in each of three bumps was something else, like paging. */
+	/* Take the best of three bumps, as paging and the like interfere. */
 	for (int i = 0; i < 3; i++) {
 		latency_period("9973");
 		trigger(self->fd, 0);
@@ -466,7 +467,7 @@ TEST_F_TIMEOUT(crowd, interrupts_and_preemption_are_never_off_for_long, 300)
 	unload_module("measure_latency");
 }
 
-/* Has another GUID written, in pieces of that size and so many ns apart. */
+/* Has write_guid.ko write a GUID: order is the pieces' size and their interval in ns. */
 static void write_guid(const char *order)
 {
 	static const char path[] = "/sys/module/write_guid/parameters/write";
@@ -478,8 +479,8 @@ static void write_guid(const char *order)
 	while (number_in(path, ""));
 }
 
-/* As a draw finds it, a tick, a timer, and a system call: all by one function. */
-TEST_F_TIMEOUT(crowd, interrupts_are_off_for_a_bounded_time_while_a_guid_is_handled, 300)
+/* A draw, a tick, a timer or a system call detects the GUID; one function handles it. */
+TEST_F_TIMEOUT(crowd, interrupts_are_off_for_bounded_time_while_guid_is_handled, 300)
 {
 	static const char * const orders[] = { "16 0", "8 10000", "8 900000", "1 5000" };
 	uint32_t before = get_generation(self->fd);
@@ -489,7 +490,7 @@ TEST_F_TIMEOUT(crowd, interrupts_are_off_for_a_bounded_time_while_a_guid_is_hand
 	if (!load_module("measure_latency", ""))
 		SKIP(return, "measure_latency can't be loaded");
 	if (!load_module("write_guid", "address=" GUID_ADDRESS))
-		SKIP(return, "there is no GUID that can be written");
+		SKIP(return, "this guest has no writable GUID");
 
 	for (int i = 0; i < 3; i++) {
 		latency_period("9973");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the tests of /dev/sysgenid share: its calls by name, what /proc and
- * /sys say of it, and a thread that sleeps in one of the calls.
+ * Helpers for tests of /dev/sysgenid: its calls by name, its state in /proc and /sys, and
+ * a thread that sleeps in one of the calls.
  */
 #ifndef DEVICE_H
 #define DEVICE_H
@@ -32,14 +32,14 @@
 
 #include "kselftest_harness.h"
 
-/* In seconds; the usual 30 are little for a kernel that looks for bugs. */
+/* In seconds; the default of 30 is too short for a debug kernel. */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	120
 
 #define DEVICE "/dev/sysgenid"
 #define SYSFS "/sys/class/misc/sysgenid/"
 
-/* The call fails, and with this error. */
+/* Checks that the call fails with this error. */
 #define EXPECT_FAILS(error, call) do { \
 	errno = 0; \
 	EXPECT_EQ(-1, (long)(call)); \
@@ -93,7 +93,7 @@ static inline uint32_t get_generation(int fd)
 	return generation;
 }
 
-/* Starts a new generation and returns it. */
+/* Triggers a new generation and returns it. */
 static inline uint32_t bump(int fd)
 {
 	if (trigger(fd, 0))
@@ -106,7 +106,7 @@ static inline ssize_t acknowledge(int fd, uint32_t generation)
 	return write(fd, &generation, sizeof(generation));
 }
 
-static inline bool has_news(int fd)
+static inline bool is_readable(int fd)
 {
 	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
 
@@ -115,7 +115,7 @@ static inline bool has_news(int fd)
 	return pollfd.revents & POLLIN;
 }
 
-/* What follows a word in a file; -1: there is no such file or word. */
+/* Returns the number after a word in a file, or -1 without such a file or word. */
 static inline long long number_in(const char *path, const char *word)
 {
 	FILE *file = fopen(path, "re");
@@ -148,13 +148,13 @@ static inline long long fdinfo(int fd, const char *word)
 	return number_in(path, word);
 }
 
-/* How often the module is in use; -1: it is built in. */
+/* Returns the module's reference count, or -1 if it is built in. */
 static inline long long module_users(void)
 {
 	return number_in("/sys/module/sysgenid/refcnt", "");
 }
 
-/* Does a task sleep in this system call at this moment? */
+/* Returns whether a task sleeps in this system call. */
 static inline bool is_asleep(pid_t task, long call)
 {
 	char path[64];
@@ -182,8 +182,8 @@ struct caller {
 	int (*call)(int fd, unsigned long argument);
 	int fd;
 	unsigned long argument;
-	int result;		/* the call's */
-	int error;		/* its errno */
+	int result;		/* the call's return value */
+	int error;		/* the call's errno */
 	_Atomic pid_t task;
 	pthread_t thread;
 };
@@ -209,7 +209,7 @@ static inline void start_call(struct caller *caller, int (*call)(int, unsigned l
 		sched_yield();
 }
 
-/* Blocking calls, each of which returns what the call says is the case. */
+/* Blocking calls, which return the generation or the events, or -1. */
 static inline int call_read(int fd, unsigned long size)
 {
 	uint32_t generation;
@@ -231,7 +231,7 @@ static inline int call_poll(int fd, unsigned long timeout)
 	return poll(&pollfd, 1, timeout) < 0 ? -1 : pollfd.revents;
 }
 
-/* Starts one of these, and waits until it sleeps. */
+/* Start one of these calls, and wait until it sleeps. */
 static inline void start_reader(struct caller *caller, int fd)
 {
 	start_call(caller, call_read, fd, 4);
@@ -255,7 +255,7 @@ static inline void finish_call(struct caller *caller)
 	pthread_join(caller->thread, NULL);
 }
 
-/* Waits for a child's end: did it exit with 0? */
+/* Waits for a child's end, and returns whether it exited with 0. */
 static inline bool succeeds(pid_t child)
 {
 	int status;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What tells people, scripts and udev of the generation: uevents, of which a
- * burst loses none silently, the attributes in sysfs, and fdinfo.
+ * The generation as people, scripts and udev see it: uevents, of which a burst loses none
+ * silently, attributes in sysfs, and fdinfo.
  */
 #include "uevent.h"
 
@@ -24,7 +24,7 @@ FIXTURE_TEARDOWN(event)
 	close(self->fd);
 }
 
-TEST_F(event, each_generation_is_announced)
+TEST_F(event, each_generation_sends_uevent)
 {
 	for (int i = 0; i < 10; i++) {
 		uint32_t generation = bump(self->fd);
@@ -35,7 +35,7 @@ TEST_F(event, each_generation_is_announced)
 	}
 }
 
-TEST_F(event, burst_ends_with_the_last_and_none_is_lost_silently)
+TEST_F(event, burst_loses_no_generation_silently)
 {
 	uint32_t first = get_generation(self->fd), last = first;
 	struct event event;
@@ -44,7 +44,7 @@ TEST_F(event, burst_ends_with_the_last_and_none_is_lost_silently)
 		ASSERT_EQ(0, trigger(self->fd, 0));
 	while (last != first + BURST) {
 		event = next_event(self->netlink, first + 1);
-		/* In order, and those left out are counted. */
+		/* Events come in order, and count those merged into them. */
 		ASSERT_LT(last, event.generation);
 		ASSERT_EQ(event.generation - last - 1, event.merged);
 		last = event.generation;
@@ -59,7 +59,7 @@ static int call_burst(int fd, unsigned long count)
 	return 0;
 }
 
-TEST_F(event, bursts_from_two_sides_are_all_accounted_for)
+TEST_F(event, concurrent_bursts_are_all_counted)
 {
 	uint32_t first = get_generation(self->fd), seen = 0;
 	struct caller callers[2];
@@ -76,7 +76,7 @@ TEST_F(event, bursts_from_two_sides_are_all_accounted_for)
 	EXPECT_EQ(2 * BURST, seen);
 }
 
-TEST_F(event, generation_that_is_skipped_to_is_announced)
+TEST_F(event, jump_to_minimum_sends_uevent)
 {
 	uint32_t first = get_generation(self->fd);
 
@@ -86,7 +86,7 @@ TEST_F(event, generation_that_is_skipped_to_is_announced)
 
 /* sysfs */
 
-TEST_F(event, attributes_are_for_everybody_to_read)
+TEST_F(event, everybody_may_read_attributes)
 {
 	static const char *const paths[] = {
 		SYSFS "generation", SYSFS "watchers", SYSFS "outdated", SYSFS "source",
@@ -99,7 +99,7 @@ TEST_F(event, attributes_are_for_everybody_to_read)
 	}
 }
 
-/* Checks a file's whole text. */
+/* Returns whether a file's whole text is this. */
 static bool file_says(const char *path, const char *text)
 {
 	char buffer[256];
@@ -113,7 +113,7 @@ static bool file_says(const char *path, const char *text)
 	return !strcmp(buffer, text);
 }
 
-TEST_F(event, attributes_are_numbers_and_a_newline)
+TEST_F(event, attributes_are_number_and_newline)
 {
 	char generation[16];
 
@@ -126,7 +126,7 @@ TEST_F(event, attributes_are_numbers_and_a_newline)
 	EXPECT_TRUE(file_says(SYSFS "outdated", "1\n"));
 }
 
-TEST_F(event, fdinfo_shows_who_is_outdated)
+TEST_F(event, fdinfo_shows_acknowledged_and_tracked)
 {
 	uint32_t before = get_generation(self->fd);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The page of the hardware's identifier: who may map it and how, that nothing
- * writes or dumps it, and that it stays when the driver of the hardware leaves.
- * Needs a generation ID, with its driver loaded. Also built as a 32-bit program.
+ * The page of the hardware's identifier: permissions to map it, its protection against
+ * writes and dumps, and its lifetime beyond the hardware's driver. Needs a generation ID
+ * whose driver is loaded. Also built as a 32-bit program.
  */
 #include "modules.h"
 
@@ -13,7 +13,7 @@
 #define CORE_PATTERN	"/proc/sys/kernel/core_pattern"
 #define SMAPS		"/proc/self/smaps"
 
-/* Not known to the compiler, which would warn. */
+/* volatile: the compiler would warn of a known bad pointer. */
 static void *volatile bad_pointer = (void *)1;
 
 static void *map_at(int fd, off_t page, size_t pages, int protection, int flags)
@@ -64,7 +64,7 @@ static bool shows(const uint8_t *page, const struct sysgenid_hardware *where,
 
 /* Permissions and flags of the mapping */
 
-TEST_F(hardware, page_shows_an_identifier)
+TEST_F(hardware, page_shows_identifier)
 {
 	static const uint8_t none[SIZE];
 
@@ -94,27 +94,27 @@ TEST_F(hardware, private_mapping_is_EINVAL)
 	EXPECT_FAILS(EINVAL, map_at(self->fd, 1, 1, PROT_READ, MAP_PRIVATE));
 }
 
-TEST_F(hardware, neighbours_are_not_mapped)
+TEST_F(hardware, neighbour_pages_cannot_be_mapped)
 {
 	EXPECT_FAILS(EINVAL, map_at(self->fd, 0, 2, PROT_READ, MAP_SHARED));
 	EXPECT_FAILS(EINVAL, map_at(self->fd, 1, 2, PROT_READ, MAP_SHARED));
 	EXPECT_FAILS(EINVAL, map_at(self->fd, 2, 1, PROT_READ, MAP_SHARED));
 }
 
-TEST_F(hardware, ioctl_into_a_bad_pointer_is_EFAULT)
+TEST_F(hardware, ioctl_into_bad_pointer_is_EFAULT)
 {
 	EXPECT_FAILS(EFAULT, get_hardware(self->fd, bad_pointer));
 }
 
 /* Operations on the mapping */
 
-TEST_F(hardware, mapping_is_not_made_writable_later)
+TEST_F(hardware, mapping_cannot_become_writable)
 {
 	EXPECT_FAILS(EACCES, mprotect(self->page, page_size(), PROT_READ | PROT_WRITE));
 	EXPECT_SHOWN(self->page);
 }
 
-TEST_F(hardware, mapping_is_not_written_through_proc_mem)
+TEST_F(hardware, proc_mem_cannot_write_mapping)
 {
 	int mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
 
@@ -124,7 +124,7 @@ TEST_F(hardware, mapping_is_not_written_through_proc_mem)
 	close(mem);
 }
 
-TEST_F(hardware, mapping_outlives_its_descriptor)
+TEST_F(hardware, mapping_outlives_descriptor)
 {
 	close(self->fd);
 	EXPECT_SHOWN(self->page);
@@ -140,7 +140,7 @@ TEST_F(hardware, mapping_survives_fork)
 	EXPECT_SHOWN(self->page);
 }
 
-TEST_F(hardware, mapping_moves_and_does_not_grow)
+TEST_F(hardware, mapping_can_be_moved_but_not_grown)
 {
 	size_t size = page_size();
 	void *place = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -156,7 +156,7 @@ TEST_F(hardware, mapping_survives_MADV_DONTNEED)
 	EXPECT_SHOWN(self->page);
 }
 
-TEST_F(hardware, mapping_keeps_the_counter_loaded_until_unmapped)
+TEST_F(hardware, mapping_keeps_sysgenid_loaded)
 {
 	long long users = module_users();
 
@@ -170,7 +170,7 @@ TEST_F(hardware, mapping_keeps_the_counter_loaded_until_unmapped)
 
 /* Core dumps */
 
-/* Has the mapping this flag, as in the kernel's Documentation/filesystems/proc.rst? */
+/* Returns whether the mapping has a VmFlag of Documentation/filesystems/proc.rst. */
 static bool has_flag(const void *page, const char *flag)
 {
 	FILE *file = fopen(SMAPS, "re");
@@ -190,7 +190,7 @@ static bool has_flag(const void *page, const char *flag)
 	return found;
 }
 
-TEST_F(hardware, mapping_is_of_a_kind_that_is_not_dumped)
+TEST_F(hardware, mapping_is_excluded_from_dumps)
 {
 	EXPECT_FAILS(EINVAL, madvise(self->page, page_size(), MADV_DODUMP));
 	if (access(SMAPS, R_OK))
@@ -201,7 +201,7 @@ TEST_F(hardware, mapping_is_of_a_kind_that_is_not_dumped)
 	EXPECT_FALSE(has_flag(self->page, " mw"));
 }
 
-/* Is it anywhere in the file? */
+/* Returns whether the file contains these bytes. */
 static bool file_contains(const char *path, const void *bytes, size_t size)
 {
 	struct stat status;
@@ -229,8 +229,8 @@ static void set_core_pattern(const char *pattern)
 		err(1, CORE_PATTERN);
 }
 
-/* No memory of the test may hold what the page shows, so it has no fixture. */
-TEST(core_holds_a_programs_memory_and_not_the_identifier)
+/* The test has no fixture, as its memory must not hold a copy of the identifier. */
+TEST(core_does_not_contain_identifier)
 {
 	const struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
 	struct sysgenid_hardware where;
@@ -260,7 +260,7 @@ TEST(core_holds_a_programs_memory_and_not_the_identifier)
 
 /* Without the hardware's driver */
 
-TEST_F(hardware, page_stays_when_its_driver_leaves)
+TEST_F(hardware, page_outlives_driver)
 {
 	ASSERT_TRUE(unload_module(BACKEND));
 	EXPECT_SHOWN(self->page);
@@ -275,18 +275,18 @@ static void expect_no_hardware(struct __test_metadata *_metadata, int fd)
 
 	EXPECT_FAILS(ENODEV, map_hardware(fd));
 	EXPECT_FAILS(ENODEV, get_hardware(fd, &where));
-	/* A refused caller learns no more. */
+	/* A caller without permission does not learn whether there is hardware. */
 	EXPECT_FAILS(EPERM, map_hardware(open_device(O_RDONLY)));
 }
 
-TEST_F(hardware, no_driver_is_ENODEV)
+TEST_F(hardware, missing_driver_is_ENODEV)
 {
 	ASSERT_TRUE(unload_module(BACKEND));
 	expect_no_hardware(_metadata, self->fd);
 	EXPECT_TRUE(load_module(BACKEND, ""));
 }
 
-TEST_F(hardware, driver_of_something_else_is_ENODEV)
+TEST_F(hardware, other_backend_is_ENODEV)
 {
 	ASSERT_TRUE(load_test_module(""));
 	expect_no_hardware(_metadata, self->fd);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The memory behind open descriptors, as a control group is charged for it:
- * how much more is it for the device than for a file with nothing behind?
+ * Measures the memory of open descriptors that a control group is charged for. Compare the
+ * device with a file that has no state.
  */
 #ifndef MEMORY_H
 #define MEMORY_H
@@ -30,7 +30,7 @@ static inline bool have_memory_groups(void)
 	       put_word(GROUPS "/cgroup.subtree_control", "+memory");
 }
 
-/* The bytes of slab memory that a new group pays for so many descriptors. */
+/* Returns the bytes of slab memory that a new group is charged for DESCRIPTORS. */
 static inline long long slab_of_descriptors(const char *group, const char *file)
 {
 	char dir[64], path[128];
@@ -57,7 +57,7 @@ static inline long long slab_of_descriptors(const char *group, const char *file)
 	}
 	close(done[1]);
 	if (read(done[0], path, 1) != 1)
-		errx(1, "%s could not be opened so often", file);
+		errx(1, "%s: can't open %d descriptors", file, DESCRIPTORS);
 	snprintf(path, sizeof(path), "%s/memory.stat", dir);
 	slab = number_in(path, "slab ");
 	kill(child, SIGKILL);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Long random sequences of calls, checked against a model of the device: one
- * call at a time, from several threads, where every answer is known; and all
- * threads at once, where they are known to be within bounds.
+ * Checks long random sequences of calls against a model of the device. With one call at a
+ * time, from several threads, the model knows every answer. With concurrent calls, it
+ * knows their bounds.
  *
- * SYSGENID_SEED=… does again what a run with that seed did; SYSGENID_STEPS=…
- * says how many steps it takes.
+ * In the environment, SYSGENID_SEED repeats the run with that seed, and SYSGENID_STEPS is
+ * the number of steps.
  */
 #include "modules.h"
 
@@ -22,7 +22,7 @@ static unsigned long long from_environment(const char *name, unsigned long long 
 	return value ? strtoull(value, NULL, 0) : otherwise;
 }
 
-/* A seed, and what follows from it. */
+/* Chooses a random seed, or that of the environment, and prints it. */
 static uint64_t choose_seed(void)
 {
 	uint32_t seed;
@@ -45,7 +45,7 @@ static uint32_t draw(uint64_t *random, uint32_t below)
  * The model: one call at a time
  */
 
-/* What is behind one or several descriptors. */
+/* An open file, which may have several descriptors. */
 struct description {
 	int users;
 	bool readable, writable;
@@ -61,14 +61,14 @@ struct slot {
 struct model {
 	uint64_t random;
 	uint32_t generation;
-	bool event;		/* in the hardware, and nobody has looked */
+	bool event;		/* an event in the hardware, not detected yet */
 	struct description descriptions[SLOTS];
 	struct slot slots[SLOTS];
 	const volatile uint32_t *counter;
 	int steps;
-	const char *step;	/* the present one */
+	const char *step;	/* the current step's name */
 	bool failed;
-	int turn;		/* the thread that does the next step */
+	int turn;		/* number of the thread that does the next step */
 	pthread_mutex_t mutex;
 	pthread_cond_t next;
 };
@@ -83,13 +83,13 @@ static void check(struct model *model, const char *what, long long is, long long
 	model->failed = true;
 }
 
-/* A call's result as the kernel gives it: an error is negative. */
+/* Returns a call's result as the kernel returns it: a negative errno on failure. */
 static long result(long returned)
 {
 	return returned < 0 ? -errno : returned;
 }
 
-/* Here the device has to look at the hardware. */
+/* Updates the model after a call that has to look at the hardware. */
 static void look(struct model *model)
 {
 	model->generation += model->event;
@@ -202,7 +202,7 @@ static void step_write(struct model *model, struct slot *slot)
 
 static void step_poll(struct model *model, struct slot *slot)
 {
-	bool news = has_news(slot->fd);
+	bool news = is_readable(slot->fd);
 
 	look(model);
 	check(model, "poll", news, is_outdated(model, slot->description));
@@ -260,7 +260,7 @@ static void step_trigger(struct model *model, struct slot *slot)
 	unsigned long minimum = draw_minimum(model);
 	long got;
 
-	/* Near the end seldom, as there is no way back from there. */
+	/* Rarely go near the end of the range, as the counter cannot go back. */
 	if (minimum > INT_MAX && minimum <= SYSGENID_TRIGGER_MAX && draw(&model->random, 4))
 		minimum = 0;
 	got = result(trigger(slot->fd, minimum));
@@ -353,7 +353,7 @@ static void do_step(struct model *model)
 		steps[chosen].run(model, slot);
 	else
 		step_open(model, slot);
-	/* It may have looked where it need not. */
+	/* The device may look at the hardware in other calls, too. */
 	if (*model->counter != model->generation)
 		look(model);
 	check(model, "mapped counter", *model->counter, model->generation);
@@ -385,7 +385,7 @@ static void *worker_main(void *data)
 	return NULL;
 }
 
-/* From a counter at 0 to an account at 0; true if all was as it should be. */
+/* Runs the steps, then closes all descriptors; true if the device matched the model. */
 static bool episode(uint64_t seed, int steps_to_do)
 {
 	struct model model = {
@@ -423,7 +423,7 @@ FIXTURE_SETUP(model)
 	if (module_users() < 0)
 		SKIP(return, "sysgenid is built into this kernel");
 	if (!reload_modules())
-		SKIP(return, "the modules can't be loaded anew");
+		SKIP(return, "the modules can't be reloaded");
 }
 
 FIXTURE_TEARDOWN(model)
@@ -432,7 +432,7 @@ FIXTURE_TEARDOWN(model)
 
 #define EPISODES 4
 
-TEST_F_TIMEOUT(model, answers_every_call_as_the_device_does, 300)
+TEST_F_TIMEOUT(model, device_answers_every_call_like_model, 300)
 {
 	int steps_to_do = from_environment("SYSGENID_STEPS", 1500);
 	uint64_t seed = choose_seed();
@@ -445,8 +445,8 @@ TEST_F_TIMEOUT(model, answers_every_call_as_the_device_does, 300)
 }
 
 /*
- * The bounds: all threads at once, each with a descriptor of its own, whose
- * state it knows, and a counter that the others move.
+ * The bounds: threads call concurrently. Each knows the state of its own descriptor, while
+ * the others move the counter.
  */
 struct actor {
 	uint64_t random;
@@ -474,16 +474,16 @@ static void act_read(struct actor *actor, uint32_t before)
 
 	if (got) {
 		expect(actor, generation >= before && generation <= after,
-		       "read gave a generation that was not there at that time");
+		       "read returned a generation outside of its bounds");
 		expect(actor, generation != actor->acknowledged,
-		       "read gave an acknowledged generation");
+		       "read returned an acknowledged generation");
 	} else {
 		expect(actor, before == actor->acknowledged,
-		       "read had no news, but there was a new generation");
+		       "read returned EAGAIN, but there was a new generation");
 	}
 }
 
-/* Somebody always starts a new generation soon, so this ends. */
+/* The read ends, as call_bump_now_and_then() always triggers another generation. */
 static void act_blocking_read(struct actor *actor, uint32_t before)
 {
 	uint32_t generation = *actor->counter;
@@ -491,7 +491,7 @@ static void act_blocking_read(struct actor *actor, uint32_t before)
 	acknowledge(actor->blocking_fd, generation);
 	expect(actor, read(actor->blocking_fd, &generation, 4) == 4, "a blocking read failed");
 	expect(actor, generation >= before && generation <= *actor->counter,
-	       "a blocking read gave a generation that was not there at that time");
+	       "a blocking read returned a generation outside of its bounds");
 }
 
 static void act_acknowledge(struct actor *actor, uint32_t before)
@@ -507,12 +507,12 @@ static void act_acknowledge(struct actor *actor, uint32_t before)
 
 static void act_poll(struct actor *actor, uint32_t before)
 {
-	if (has_news(actor->fd))
+	if (is_readable(actor->fd))
 		expect(actor, *actor->counter != actor->acknowledged,
-		       "poll had news of an acknowledged generation");
+		       "poll reported an acknowledged generation");
 	else
 		expect(actor, before == actor->acknowledged,
-		       "poll had no news, but there was a new generation");
+		       "poll did not report a new generation");
 }
 
 static void act_trigger(struct actor *actor, uint32_t before)
@@ -587,7 +587,7 @@ static void start_actor(struct actor *actor, uint64_t seed, const volatile uint3
 	pthread_create(&actor->thread, NULL, actor_main, actor);
 }
 
-/* So that no blocking read is for ever; not so often that none sleeps. */
+/* Bumps often enough to end each blocking read, and seldom enough for some to sleep. */
 static atomic_bool over;
 
 static int call_bump_now_and_then(int fd, unsigned long unused)
@@ -600,7 +600,7 @@ static int call_bump_now_and_then(int fd, unsigned long unused)
 	return bumps;
 }
 
-TEST_F_TIMEOUT(model, stays_within_bounds_when_all_call_at_once, 300)
+TEST_F_TIMEOUT(model, concurrent_calls_stay_within_bounds, 300)
 {
 	int fd = open_device(O_RDONLY);
 	const volatile uint32_t *counter = map_counter(fd);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Loading and unloading modules, for tests that need the counter at its start
- * or fake_backend as its backend. They are in SYSGENID_MODULES, or /modules.
+ * Loads and unloads modules, for tests that need the counter at 0, or fake_backend.ko as
+ * its backend. The modules are in $SYSGENID_MODULES, or in /modules.
  */
 #ifndef MODULES_H
 #define MODULES_H
@@ -27,7 +27,7 @@ static inline bool load_module(const char *name, const char *parameters)
 	return !ret;
 }
 
-/* True if it is not loaded (any more). */
+/* Unloads a module; returns true if it is not loaded afterwards. */
 static inline bool unload_module(const char *name)
 {
 	if (!syscall(SYS_delete_module, name, O_NONBLOCK) || errno == ENOENT)
@@ -50,7 +50,7 @@ static inline bool reload_modules(void)
 	       load_module("fake_backend", "");
 }
 
-/* Of the files of fake_backend.c. */
+/* Reads a number from a file of fake_backend.c in debugfs. */
 static inline long long test_get(const char *name)
 {
 	char path[64];

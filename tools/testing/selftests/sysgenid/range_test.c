@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The counter's end of range: nothing makes it go backwards, and software
- * can't use up what is kept for the hardware. Loads the module anew for each
- * test, as there is no other way back to 0.
+ * The end of the counter's range: the counter never goes back, and software cannot use up
+ * the generations reserved for hardware. Each test reloads the module, which resets the
+ * counter to 0.
  */
 #include "modules.h"
 
@@ -29,15 +29,15 @@ FIXTURE_TEARDOWN(range)
 	EXPECT_TRUE(reload_modules());
 }
 
-TEST_F(range, starts_at_0)
+TEST_F(range, counter_starts_at_0)
 {
 	EXPECT_EQ(0, *self->counter);
 	EXPECT_EQ(0, get_generation(self->fd));
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 }
 
 #if ULONG_MAX > UINT_MAX
-TEST_F(range, minimum_over_32_bits_is_EINVAL_and_not_cut)
+TEST_F(range, minimum_over_32_bits_is_EINVAL)
 {
 	static const unsigned long minima[] = {
 		1UL << 32, (1UL << 32) + 1, 1UL << 40, LONG_MAX, LONG_MAX + 1UL, ULONG_MAX,
@@ -46,11 +46,11 @@ TEST_F(range, minimum_over_32_bits_is_EINVAL_and_not_cut)
 	for (size_t i = 0; i < ARRAY_SIZE(minima); i++)
 		EXPECT_FAILS(EINVAL, trigger(self->fd, minima[i]));
 	EXPECT_EQ(0, *self->counter);
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 }
 #endif
 
-TEST_F(range, minimum_in_the_hardwares_range_is_EINVAL)
+TEST_F(range, minimum_in_hardware_range_is_EINVAL)
 {
 	EXPECT_FAILS(EINVAL, trigger(self->fd, SYSGENID_TRIGGER_MAX + 1UL));
 	EXPECT_FAILS(EINVAL, trigger(self->fd, UINT_MAX));
@@ -68,7 +68,7 @@ TEST_F(range, generation_after_INT_MAX_is_greater)
 	EXPECT_EQ(2147483649U, *self->counter);
 }
 
-TEST_F(range, generations_over_INT_MAX_are_read_and_acknowledged)
+TEST_F(range, generation_over_INT_MAX_can_be_read_and_acknowledged)
 {
 	uint32_t generation = 0;
 
@@ -82,7 +82,7 @@ TEST_F(range, generations_over_INT_MAX_are_read_and_acknowledged)
 	EXPECT_EQ(3000000000LL, fdinfo(self->fd, "sysgenid-acknowledged:"));
 }
 
-TEST_F(range, trigger_stops_at_its_maximum)
+TEST_F(range, trigger_stops_at_maximum)
 {
 	EXPECT_EQ(0, trigger(self->fd, SYSGENID_TRIGGER_MAX - 1));
 	EXPECT_EQ(0, trigger(self->fd, 0));
@@ -93,7 +93,7 @@ TEST_F(range, trigger_stops_at_its_maximum)
 	EXPECT_EQ(SYSGENID_TRIGGER_MAX, *self->counter);
 }
 
-TEST_F(range, hardware_still_counts_where_triggers_stop)
+TEST_F(range, hardware_counts_beyond_trigger_maximum)
 {
 	ASSERT_EQ(0, trigger(self->fd, SYSGENID_TRIGGER_MAX));
 	for (uint32_t i = 1; i <= 3; i++) {
@@ -101,12 +101,12 @@ TEST_F(range, hardware_still_counts_where_triggers_stop)
 		EXPECT_EQ(SYSGENID_TRIGGER_MAX + i, get_generation(self->fd));
 		EXPECT_FAILS(EOVERFLOW, trigger(self->fd, 0));
 	}
-	EXPECT_TRUE(has_news(self->fd));
+	EXPECT_TRUE(is_readable(self->fd));
 	EXPECT_EQ(4, acknowledge(self->fd, SYSGENID_TRIGGER_MAX + 3));
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 }
 
-/* To count there would take hours; so it is put there, behind the driver's back. */
+/* The test writes the counter's page itself, as counting up would take hours. */
 TEST_F(range, last_generation_stays)
 {
 	EXPECT_EQ(0, *self->counter);
@@ -117,9 +117,9 @@ TEST_F(range, last_generation_stays)
 		EXPECT_EQ(UINT_MAX, get_generation(self->fd));
 	}
 	EXPECT_FAILS(EOVERFLOW, trigger(self->fd, 0));
-	EXPECT_TRUE(has_news(self->fd));
+	EXPECT_TRUE(is_readable(self->fd));
 	EXPECT_EQ(4, acknowledge(self->fd, UINT_MAX));
-	EXPECT_FALSE(has_news(self->fd));
+	EXPECT_FALSE(is_readable(self->fd));
 }
 
 TEST_HARNESS_MAIN

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The uevents of /dev/sysgenid, as the kernel sends them.
+ * Receives the kernel's uevents of /dev/sysgenid.
  */
 #ifndef UEVENT_H
 #define UEVENT_H
@@ -11,7 +11,7 @@
 
 struct event {
 	uint32_t generation;
-	uint32_t merged;	/* earlier ones that it stands for */
+	uint32_t merged;	/* number of earlier generations without a uevent */
 };
 
 static inline int open_uevents(void)
@@ -26,7 +26,7 @@ static inline int open_uevents(void)
 	return fd;
 }
 
-/* The value of NAME=value among an event's strings; "": it has none. */
+/* Returns the value of NAME=value among an event's strings, or "". */
 static inline const char *property(const char *strings, const char *end, const char *name)
 {
 	size_t length = strlen(name);
@@ -37,7 +37,7 @@ static inline const char *property(const char *strings, const char *end, const c
 	return "";
 }
 
-/* Waits for the next event of the device that is not older than this. */
+/* Waits for the device's next event of generation oldest or later. */
 static inline struct event next_event(int netlink, uint32_t oldest)
 {
 	char strings[4096];

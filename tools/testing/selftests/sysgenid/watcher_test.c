@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The account of tracked watchers, and the overseers who wait for them: right
- * whatever happens to the descriptors, and no wait that ends late or early.
+ * Tracked watchers and overseers: the counts are right whatever happens to descriptors, and
+ * no wait ends late or early.
  */
 #include "device.h"
 
@@ -39,7 +39,7 @@ static int new_watcher(void)
 	return fd;
 }
 
-/* Who is counted */
+/* Counts */
 
 TEST_F(watcher, tracked_descriptors_are_counted_until_closed)
 {
@@ -50,7 +50,7 @@ TEST_F(watcher, tracked_descriptors_are_counted_until_closed)
 	EXPECT_EQ(1, watchers());
 }
 
-TEST_F(watcher, each_way_to_be_up_to_date_is_counted)
+TEST_F(watcher, each_way_to_catch_up_is_counted)
 {
 	int fds[4] = { self->fd, new_watcher(), new_watcher(), new_watcher() };
 	uint32_t generation;
@@ -73,7 +73,7 @@ TEST_F(watcher, each_way_to_be_up_to_date_is_counted)
 	close(fds[3]);
 }
 
-TEST_F(watcher, outdated_descriptor_that_becomes_tracked_is_outdated)
+TEST_F(watcher, newly_tracked_descriptor_can_be_outdated)
 {
 	int late = open_device(O_RDWR);
 
@@ -92,7 +92,7 @@ static int call_switch_tracking(int fd, unsigned long rounds)
 	return 0;
 }
 
-TEST_F(watcher, tracking_switched_by_several_threads_leaks_nothing)
+TEST_F(watcher, switching_tracking_in_threads_leaks_nothing)
 {
 	struct caller callers[4];
 
@@ -113,7 +113,7 @@ TEST_F(watcher, refused_acknowledgement_changes_no_count)
 	EXPECT_EQ(1, outdated());
 }
 
-TEST_F(watcher, duplicate_is_the_same_watcher)
+TEST_F(watcher, duplicate_is_same_watcher)
 {
 	int duplicate = dup(self->fd);
 
@@ -126,7 +126,7 @@ TEST_F(watcher, duplicate_is_the_same_watcher)
 	EXPECT_EQ(1, outdated());
 }
 
-TEST_F(watcher, child_holds_the_watcher_of_its_parent)
+TEST_F(watcher, child_holds_watcher_of_parent)
 {
 	pid_t child = fork();
 
@@ -185,7 +185,7 @@ static int receive_descriptor(int socket)
 	return fd;
 }
 
-TEST_F(watcher, descriptor_on_its_way_through_a_socket_is_waited_for)
+TEST_F(watcher, descriptor_in_socket_is_waited_for)
 {
 	int sockets[2], received;
 
@@ -202,7 +202,7 @@ TEST_F(watcher, descriptor_on_its_way_through_a_socket_is_waited_for)
 	EXPECT_EQ(0, watchers());
 }
 
-TEST_F(watcher, descriptor_that_dies_in_a_socket_is_not_waited_for)
+TEST_F(watcher, descriptor_lost_in_socket_is_not_waited_for)
 {
 	int sockets[2];
 
@@ -216,9 +216,9 @@ TEST_F(watcher, descriptor_that_dies_in_a_socket_is_not_waited_for)
 	EXPECT_EQ(0, outdated());
 }
 
-/* When the waiting ends */
+/* Waits */
 
-TEST_F(watcher, closing_ends_the_wait)
+TEST_F(watcher, close_ends_wait)
 {
 	struct caller overseer;
 
@@ -229,7 +229,7 @@ TEST_F(watcher, closing_ends_the_wait)
 	EXPECT_EQ(0, overseer.result);
 }
 
-TEST_F(watcher, switching_tracking_off_ends_the_wait)
+TEST_F(watcher, untracking_ends_wait)
 {
 	struct caller overseer;
 
@@ -240,7 +240,7 @@ TEST_F(watcher, switching_tracking_off_ends_the_wait)
 	EXPECT_EQ(0, overseer.result);
 }
 
-TEST_F(watcher, killing_the_last_holder_ends_the_wait)
+TEST_F(watcher, killing_last_holder_ends_wait)
 {
 	struct caller overseer;
 	pid_t child = fork();
@@ -258,13 +258,13 @@ TEST_F(watcher, killing_the_last_holder_ends_the_wait)
 	EXPECT_FALSE(succeeds(child));
 }
 
-/* Lets 40 ms pass, by a wait that has nothing to wait for. */
+/* Waits 40 ms for the outdated watcher, which ends in ETIME. */
 static bool time_passes(void)
 {
 	return wait_watchers(open_device(O_RDONLY), 40) == -1 && errno == ETIME;
 }
 
-TEST_F(watcher, wait_goes_on_until_the_last_is_up_to_date)
+TEST_F(watcher, wait_lasts_until_last_watcher_acknowledges)
 {
 	int other = new_watcher();
 	uint32_t generation = bump(self->bumper);
@@ -280,7 +280,7 @@ TEST_F(watcher, wait_goes_on_until_the_last_is_up_to_date)
 	close(other);
 }
 
-TEST_F(watcher, wait_includes_those_who_come_later)
+TEST_F(watcher, wait_includes_later_watchers)
 {
 	int late = open_device(O_RDWR);
 	uint32_t generation = bump(self->bumper);
@@ -298,7 +298,7 @@ TEST_F(watcher, wait_includes_those_who_come_later)
 
 #define OVERSEERS 8
 
-TEST_F(watcher, several_overseers_all_return)
+TEST_F(watcher, all_overseers_return)
 {
 	struct caller overseers[OVERSEERS];
 	uint32_t generation = bump(self->bumper);
@@ -312,7 +312,7 @@ TEST_F(watcher, several_overseers_all_return)
 	}
 }
 
-TEST_F(watcher, wait_ends_with_EINTR_when_its_descriptor_becomes_outdated)
+TEST_F(watcher, new_generation_ends_wait_with_EINTR)
 {
 	struct caller overseers[2];
 
@@ -327,7 +327,7 @@ TEST_F(watcher, wait_ends_with_EINTR_when_its_descriptor_becomes_outdated)
 	}
 }
 
-TEST_F(watcher, outdated_watcher_that_waits_itself_gets_EINTR)
+TEST_F(watcher, wait_by_outdated_watcher_is_EINTR)
 {
 	bump(self->bumper);
 	EXPECT_FAILS(EINTR, wait_watchers(self->fd, 0));
@@ -341,7 +341,7 @@ static long long now_in_ms(void)
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-TEST_F(watcher, short_timeouts_end_with_ETIME_and_not_early)
+TEST_F(watcher, short_timeout_is_ETIME_and_not_early)
 {
 	static const unsigned long timeouts[] = { 1, 2, 3, 4, 5, 9, 10, 33, 100 };
 	int overseer;
@@ -352,7 +352,7 @@ TEST_F(watcher, short_timeouts_end_with_ETIME_and_not_early)
 		long long start = now_in_ms();
 
 		EXPECT_FAILS(ETIME, wait_watchers(overseer, timeouts[i]));
-		/* The start was rounded down, so may be the end. */
+		/* Both times are rounded down to ms. */
 		EXPECT_LE((long long)timeouts[i], now_in_ms() - start + 1);
 	}
 }
@@ -393,7 +393,7 @@ static void count_signal(int signal)
 	signals++;
 }
 
-TEST_F(watcher, signal_ends_a_wait_with_EINTR)
+TEST_F(watcher, signal_ends_wait_with_EINTR)
 {
 	struct sigaction action = { .sa_handler = count_signal };
 	struct caller overseers[2];
@@ -409,7 +409,7 @@ TEST_F(watcher, signal_ends_a_wait_with_EINTR)
 	}
 }
 
-TEST_F(watcher, wait_for_ever_goes_on_after_a_signal_with_SA_RESTART)
+TEST_F(watcher, endless_wait_restarts_after_signal_with_SA_RESTART)
 {
 	struct sigaction action = { .sa_handler = count_signal, .sa_flags = SA_RESTART };
 	uint32_t generation = bump(self->bumper);
@@ -462,7 +462,7 @@ FIXTURE_VARIANT_ADD(killed, in_read) { call_read, 4, SYS_read };
 FIXTURE_VARIANT_ADD(killed, in_poll) { call_poll, -1, SYS_OF_POLL };
 FIXTURE_VARIANT_ADD(killed, in_select) { call_select, 0, SYS_pselect6 };
 FIXTURE_VARIANT_ADD(killed, in_epoll_wait) { call_epoll, 0, SYS_epoll_pwait };
-FIXTURE_VARIANT_ADD(killed, in_wait_for_ever) { wait_watchers, 0, SYS_ioctl };
+FIXTURE_VARIANT_ADD(killed, in_endless_wait) { wait_watchers, 0, SYS_ioctl };
 FIXTURE_VARIANT_ADD(killed, in_wait_with_timeout) { wait_watchers, 100000, SYS_ioctl };
 
 FIXTURE_SETUP(killed)
@@ -478,7 +478,7 @@ FIXTURE_TEARDOWN(killed)
 	EXPECT_EQ(0, outdated());
 }
 
-TEST_F(killed, process_is_gone_and_not_waited_for)
+TEST_F(killed, process_ends_and_is_not_waited_for)
 {
 	pid_t child = fork();
 	int status;
@@ -500,14 +500,14 @@ TEST_F(killed, process_is_gone_and_not_waited_for)
 }
 
 /*
- * All at once: threads that do everything to a few shared descriptors. Errors
- * are expected, as a descriptor may be closed under a thread; what counts is
- * the account at the end, and that no count was ever out of bounds.
+ * Threads do every operation on a few shared descriptors at once. A call may fail, as
+ * another thread may close its descriptor. The counts must always be within bounds, and
+ * exact at the end.
  */
 #define THREADS 6
 #define ROUNDS 2500
 #define SLOTS 8
-/* Slots, copies on the way, and what is open between two of a thread's steps. */
+/* Slots, copies in the socket, and descriptors open within the threads' steps. */
 #define MOST_WATCHERS (SLOTS + 4 * THREADS)
 
 struct crowd {
@@ -628,7 +628,7 @@ FIXTURE(accounting) {
 
 FIXTURE_SETUP(accounting)
 {
-	/* More than so many descriptors on their way are not taken. */
+	/* The least buffer limits the number of descriptors in the socket. */
 	int room = 1;
 
 	self->users = module_users();
@@ -643,7 +643,7 @@ FIXTURE_TEARDOWN(accounting)
 {
 }
 
-TEST_F(accounting, survives_everything_at_once)
+TEST_F(accounting, counts_survive_concurrent_operations)
 {
 	struct crowd *crowd = &self->crowd;
 	int tracked = 0, behind = 0;
@@ -662,7 +662,7 @@ TEST_F(accounting, survives_everything_at_once)
 		bool counted = fdinfo(fd, "sysgenid-tracked:");
 
 		tracked += counted;
-		behind += counted && has_news(fd);
+		behind += counted && is_readable(fd);
 	}
 	EXPECT_EQ(tracked, watchers());
 	EXPECT_EQ(behind, outdated());
