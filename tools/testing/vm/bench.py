@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Measures what the device costs, in instructions, on each kernel.
+"""Measures the device's costs, in instructions, on each kernel.
 
-Prints the figures side by side; fails if one is over what is promised.
+Prints the figures of all kernels side by side, and fails if one exceeds its limit.
 `make bench` runs it.
 """
 import re
@@ -19,7 +19,7 @@ FIGURE = re.compile(r"^# (\w+) (\d+) (instructions|bytes|times)$", re.M)
 
 
 def measure(kernel: Kernel, logs: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
-    """A kernel's figures, by name and unit, and what is wrong with them."""
+    """Returns a kernel's figures, by name and unit, and the failures."""
     logs.mkdir(parents=True, exist_ok=True)
     table = acpi_tables.compiled(acpi_tables.WRITABLE_DEVICE, logs)
     options = Options(kernel, build.image(kernel), memory=256, icount=True, seconds=600,
@@ -53,7 +53,7 @@ def main() -> None:
         values = "".join(f"{found.get((figure, unit), '-'):>12}" for found in results.values())
         print(f"{figure.replace('_', ' '):<36}{values}  {unit}")
     if wrong:
-        raise host.SetupError("\n".join(["not as it should be:", *wrong]))
+        raise host.SetupError("\n".join(["the benchmark failed:", *wrong]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Measures what a random draw costs through OpenSSL, on this machine.
+"""Measures the cost of a random draw through OpenSSL, on this machine.
 
-Prints the provider's generator beside OpenSSL's own; `make bench` runs it.
+Compares the provider's generator with OpenSSL's own. `make bench` runs it.
 """
 import os
 import tempfile

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Shows what it is all for: one guest, its snapshot, two clones of it.
+"""Demonstrates the drivers: one guest, its snapshot, and two clones.
 
-Tells the story as it happens, in plain text; `make demo` runs it.
+Prints each step as it happens. `make demo` runs it.
 """
 import shutil
 import time
@@ -25,7 +25,7 @@ def seconds_since(start: float) -> str:
 
 
 def start_programs(guest: Guest) -> dict[str, Program]:
-    """The programs in which it shows that the guest has become a clone."""
+    """Starts the programs that detect that the guest has become a clone."""
     programs = {"poll": guest.start("wait_generation poll"),
                 "draw": guest.start("draw_random map early"),
                 "stale": guest.start("stale_window map")}
@@ -48,7 +48,7 @@ def boot(logs: Path) -> Guest:
 
 
 def show_clone(name: str, clone: Guest, programs: dict[str, Program]) -> str:
-    """Says how a clone fared, and returns the first random bytes it drew."""
+    """Prints what a clone's programs have seen, and returns its first random bytes."""
     poll, draw, stale = (clone.program(programs[key]) for key in ("poll", "draw", "stale"))
     woken = poll.wait_for(r"^woken (\d+)")[1]
     looks, duration = stale.wait_for(r"^stale (\d+) (\d+)").groups()
@@ -72,11 +72,11 @@ def show_same(snap: Snapshot, programs: dict[str, Program]) -> None:
         say(f"  poll()      {'still asleep' if asleep else 'woken'}")
 
 
-def tell(logs: Path) -> None:
+def show(logs: Path) -> None:
     guest = boot(logs)
     programs = start_programs(guest)
     say("  programs    one sleeps in poll(), one draws random numbers, one compares the GUID")
-    say("              in memory with the mapped page; only poll() makes the kernel tell it")
+    say("              in memory with the mapped page; the kernel wakes only the first")
     start = time.monotonic()
     with guest.snapshot() as snap:
         say(f"Its snapshot is taken: {snap.size >> 20} MiB in {seconds_since(start)}."
@@ -86,7 +86,7 @@ def tell(logs: Path) -> None:
         show_same(snap, programs)
     if drawn[0] == drawn[1]:
         raise host.SetupError("both clones drew the same random bytes")
-    say("Two clones of one memory image: each was told, and no random byte is shared.")
+    say("Two clones of one memory image: each was notified, and they share no random byte.")
 
 
 def main() -> None:
@@ -97,7 +97,7 @@ def main() -> None:
     with host.locked("demo", host.BUILD / "locks"):
         shutil.rmtree(logs, ignore_errors=True)
         try:
-            tell(logs)
+            show(logs)
         except (GuestGone, QmpError, AssertionError) as error:
             raise host.SetupError(str(error)) from None
         shutil.rmtree(logs)

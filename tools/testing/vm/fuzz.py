@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Fuzzes /dev/sysgenid in a guest that is restored again and again meanwhile.
+"""Fuzzes /dev/sysgenid in a guest that is restored repeatedly meanwhile.
 
-As a program: with one random seed after the other, until it is interrupted
-or finds something. SEED and CALLS in the environment repeat what was found.
+As a program: fuzzes with one random seed after another, until it is interrupted or
+finds a bug. SEED and CALLS in the environment repeat a run.
 """
 import os
 import random
@@ -19,13 +19,13 @@ from harness.guest import Guest, Options, new_guid
 
 KERNEL = "6.12-debug"
 CALLS = 1_000_000
-# With a processor to be raced with. At the first report of the kernel it ends.
+# Two CPUs race with each other. The guest panics at the kernel's first report.
 OPTIONS = {"smp": 2, "append": "oops=panic panic_on_warn=1"}
-# A restore after each of so many calls, or ten in all.
+# The number of calls between restores; at least ten restores in all.
 EVERY = 100_000
 REPORT = r"^\d+ calls, .*\n"
 SECONDS = 120
-# The functions that no call of the device gets to, and what does.
+# The functions that no call of the device reaches, by what reaches them.
 UNREACHED = {
     "loading the modules": (
         "sysgenid_init", "compat_init", "is_bound", "find_taken_acpi", "observe_acpi",
@@ -48,26 +48,26 @@ UNREACHED = {
     "hibernation": ("vmgenid_freeze", "vmgenid_restore"),
     "another module": ("sysgenid_register_notifier", "sysgenid_unregister_notifier"),
 }
-# Those that are called only if a look or a system call comes before the interrupt.
+# These functions are called only if a look or a system call precedes the interrupt.
 SOMETIMES = {"vmgenid_check_settled", "vmgenid_is_settled", "vmgenid_start_timer",
              "vmgenid_timer_fn"}
 
 
 def count_calls(guest: Guest) -> dict[str, Counter]:
-    """How often each function of the modules was called, in whatever context."""
+    """Returns the modules' functions with their number of calls, from any context."""
     with tempfile.TemporaryDirectory() as scratch:
         coverage.fetch(guest, build.directory(guest.options.kernel), Path(scratch))
         return coverage.functions_of(Path(scratch))
 
 
 def reached(before: dict[str, Counter], after: dict[str, Counter]) -> dict[str, dict[str, int]]:
-    """How often each function was called in between."""
+    """Returns each function's number of calls between the two counts."""
     return {source: {name: count - before[source][name] for name, count in calls.items()}
             for source, calls in after.items()}
 
 
 def table(functions: dict[str, dict[str, int]]) -> str:
-    """The functions with how often they were called, and of the others, why."""
+    """Formats the called functions with their counts, and the others with the reason."""
     why = {name: reason for reason, names in UNREACHED.items() for name in names}
     why.update(dict.fromkeys(SOMETIMES, "coming before the interrupt"))
     lines = []
@@ -77,35 +77,35 @@ def table(functions: dict[str, dict[str, int]]) -> str:
         lines.append(f"{source}.c: {len(called)} of {len(calls)} functions reached, this often:")
         lines += [f"  {left}    {right}".rstrip()
                   for left, right in zip(called[:half], [*called[half:], ""])]
-        lines += [f"  {name:<32}     none    takes {why.get(name, 'what nobody knows')}"
+        lines += [f"  {name:<32}     none    takes {why.get(name, 'unknown')}"
                   for name, count in calls.items() if not count]
     return "\n".join(lines)
 
 
 def check_reached(functions: dict[str, dict[str, int]]) -> None:
-    """What was not reached is in UNREACHED, and nothing else is there."""
+    """Checks that UNREACHED lists exactly the functions that were not reached."""
     never = {name for calls in functions.values() for name, count in calls.items() if not count}
     listed = {name for names in UNREACHED.values() for name in names}
     never -= SOMETIMES
-    assert never == listed, (f"not reached, and not known why: {sorted(never - listed)}; "
-                             f"reached or gone: {sorted(listed - never)}")
+    assert never == listed, (f"not reached, and not in UNREACHED: {sorted(never - listed)}; "
+                             f"in UNREACHED, but reached or removed: {sorted(listed - never)}")
 
 
 def fuzz(guest: Guest, seed: int, calls: int,
-         tell: Callable = lambda line: None) -> dict[str, dict[str, int]]:
-    """Makes that many calls or some more; returns what of the modules they reached."""
+         report: Callable = lambda line: None) -> dict[str, dict[str, int]]:
+    """Makes at least that many calls; returns the number of calls of each function."""
     guest.load_modules()
     before = count_calls(guest)
     every = min(max(calls // 10, 1), EVERY)
     program = guest.start(f"fuzz_device {seed} {calls} {every}")
     for number in range(1, calls // every):
         program.wait_for(f"({REPORT}){{{number}}}", SECONDS)
-        tell(program.output.splitlines()[-1])
+        report(program.output.splitlines()[-1])
         with guest.snapshot() as snap:
             guest = snap.restore()
         program = guest.program(program)
     program.wait_for("^done$", SECONDS)
-    tell(program.output.splitlines()[-2])
+    report(program.output.splitlines()[-2])
     functions = reached(before, count_calls(guest))
     guest.unload_modules()
     guest.close()
@@ -122,8 +122,8 @@ def once(seed: int, calls: int) -> None:
                          lambda line: print(f"seed {seed}: {line}", flush=True))))
     except GuestGone as gone:
         last = [*guest.family()][-1]
-        said = [*scan.findings(last.log(), ["cut here"]), "nothing of it"][0]
-        raise AssertionError(f"{gone}\n{last.console} says: {said}") from None
+        said = [*scan.findings(last.log(), ["cut here"]), "no report"][0]
+        raise AssertionError(f"{gone}\n{last.console} has: {said}") from None
     finally:
         for member in guest.family():
             member.kill()
@@ -131,10 +131,10 @@ def once(seed: int, calls: int) -> None:
 
 
 def number_from(name: str) -> int | None:
-    """A number that the environment may give."""
+    """Returns a number from the environment, or None."""
     given = os.environ.get(name)
     if given and not given.isdecimal():
-        raise host.SetupError(f"{name}={given} is no number")
+        raise host.SetupError(f"{name}={given} is not a number")
     return int(given) if given else None
 
 
@@ -148,8 +148,8 @@ def main() -> None:
             try:
                 once(trying, calls)
             except AssertionError as found:
-                raise host.SetupError(f"{found}\nto try it again: "
-                                   f"make fuzz SEED={trying} CALLS={calls}") from None
+                raise host.SetupError(f"{found}\nto repeat it: "
+                                      f"make fuzz SEED={trying} CALLS={calls}") from None
             if seed is not None:
                 return
 

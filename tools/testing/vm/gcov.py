@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which lines of the drivers the tests have run, as gcov counts in the guests.
+"""The drivers' lines that the tests have run, as counted by gcov in the guests.
 
-Every guest whose kernel counts leaves its counters in build/coverage/. As a
-program: adds them up, and fails if a line was not run and has no reason here.
+Every guest whose kernel counts saves its counters in build/coverage/. As a program: adds
+them up, and fails on a line that was not run and has no reason in NOT_RUN.
 """
 import sys
 from collections import Counter
@@ -11,12 +11,13 @@ from pathlib import Path
 from harness import coverage, host
 
 ENOUGH = 0.95
-# What no test runs in a kernel that counts, and why: functions, or what is in a line.
-NO_REFUSAL = "the kernel refuses this to no one with all capabilities"
+# The lines that no test runs in a kernel that counts, and the reason. A key is part of
+# "FUNCTION: LINE".
+NO_REFUSAL = "the kernel refuses this to no caller with all capabilities"
 HIBERNATION = "hibernation: test_hibernation.py, with stock kernels"
 NOT_RUN: dict[str, dict[str, str]] = {
     "compat/look.c": {
-        "default:": "for errors that ftrace does not give",
+        "default:": "for errors that ftrace does not return",
         "ftrace can't trace the functions": "likewise",
     },
     "compat/module.c": {},
@@ -27,16 +28,16 @@ NOT_RUN: dict[str, dict[str, str]] = {
     "drivers/misc/sysgenid.c": {},
     "drivers/virt/vmgenid.c": {
         "dev_err_once(vmgenid->dev": NO_REFUSAL,
-        "return true;": NO_REFUSAL,
+        "vmgenid_check_locked: return true;": NO_REFUSAL,
         "return dev_err_probe(vmgenid->dev, ret,": NO_REFUSAL,
-        "vmgenid_freeze": HIBERNATION,
-        "vmgenid_restore": HIBERNATION,
+        "vmgenid_freeze: ": HIBERNATION,
+        "vmgenid_restore: ": HIBERNATION,
     },
 }
 
 
 def lines_of(counters: Path) -> Counter:
-    """How often each line was run, by (file, number, function); 0: it was not."""
+    """Returns each line's count, by (file, number, function); 0: not run."""
     lines: Counter = Counter()
     for file in coverage.read(counters):
         name = next((name for name in NOT_RUN if file["file"].endswith(f"/{name}")), None)
@@ -47,11 +48,11 @@ def lines_of(counters: Path) -> Counter:
 
 def reason(name: str, function: str, text: str) -> str | None:
     return next((why for what, why in NOT_RUN[name].items()
-                 if what == function or what in text), None)
+                 if what in f"{function}: {text}"), None)
 
 
 def report(lines: Counter) -> bool:
-    """Prints it; false if too few lines were run, or one without a reason was not."""
+    """Prints the coverage; returns whether it is ENOUGH, with a reason for each missed line."""
     good = True
     for name in NOT_RUN:
         run = {number for (file, number, _), count in lines.items() if file == name and count}
@@ -64,7 +65,7 @@ def report(lines: Counter) -> bool:
         for number, function in sorted(missing.items()):
             text = source[number - 1].strip()
             why = reason(name, function, text)
-            print(f"  {number:>4}  {text:<56.56}  {why or 'no reason is known: run it'}")
+            print(f"  {number:>4}  {text:<56.56}  {why or 'not run: write a test'}")
             good &= why is not None
     return good
 
@@ -72,12 +73,12 @@ def report(lines: Counter) -> bool:
 def main() -> None:
     saved = sorted(coverage.SAVED.rglob("*.gcda"))
     if not saved:
-        raise host.SetupError("no guest has counted lines yet: make check-debug")
+        raise host.SetupError("no guest has counted lines yet: run make check-debug")
     lines: Counter = Counter()
     for counters in saved:
         lines.update(lines_of(counters))
     if not report(lines):
-        sys.exit("error: the tests have to run more of the drivers")
+        sys.exit("error: the tests do not run enough of the drivers")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What programs that nobody rewrote draw in two clones of one snapshot.
+"""The draws of unmodified programs in two clones of one snapshot.
 
-A Debian with many programs, which have drawn before the snapshot, is cloned in
-three states: without this project, with its modules only, with everything. As a
-program: the full table, from 20 pairs of clones, into Documentation/programs.rst.
+A Debian with many programs, which have drawn before the snapshot, is cloned in three
+states: without this project, with its modules only, and with everything. As a program:
+writes the table of 20 pairs of clones into Documentation/programs.rst.
 """
 import hashlib
 import json
@@ -26,10 +26,10 @@ INCLUDED = ("systemd", "systemd-sysv", "udev", "dbus", "kmod", "procps", "openss
             "postgresql-15", "libgnutls30", "libgcrypt20", "libnss3", "python3", "python3-numpy",
             "nodejs", "perl", "ruby", "php-cli", "openjdk-17-jdk-headless", "golang-go",
             "uuid-runtime")
-# The services that the units restart in each clone.
+# These services are restarted in each clone.
 RESTARTED = ("nginx", "postgresql@15-main")
 STATES = ("without", "modules", "everything")
-# udev loads none of ours.
+# Keeps udev from loading our modules.
 COMMAND_LINE = "modprobe.blacklist=sysgenid,vm_generation_id"
 
 
@@ -37,9 +37,9 @@ COMMAND_LINE = "modprobe.blacklist=sysgenid,vm_generation_id"
 class Row:
     """A program, as a shell command that prints a draw for each line it reads.
 
-    fixed_by is what keeps clones from drawing the same: "kernel" (the modules),
-    "openssl" (sysgenid-openssl), "restart" (sysgenid-restart@.service, for what
-    is a service here), or "" if nothing does from outside.
+    fixed_by names what keeps clones from repeating draws: "kernel" (the modules),
+    "openssl" (sysgenid-openssl), "restart" (sysgenid-restart@.service, for services), or
+    "" if only a change of the program does. author is the advice to the program's author.
     """
     command: str
     fixed_by: str
@@ -64,7 +64,7 @@ def sql(expression: str) -> str:
     return f"python3 /programs/connection.py '{expression}'"
 
 
-SEED = "seed again when the mapped generation changes (G2), or draw from getrandom() (G7)"
+SEED = "reseed when the mapped generation changes (G2), or draw from getrandom() (G7)"
 CHAIN = "check the generation where fork() is checked (G2), or draw from getrandom() (G7)"
 ROWS = {
     "kernel: getrandom()": Row("draw getrandom", "kernel"),
@@ -116,7 +116,7 @@ REQUEST = """import ssl, urllib.request
 print(urllib.request.urlopen("https://127.0.0.1/",
                              context=ssl._create_unverified_context()).read().decode().strip())
 """
-# A connection that stays. When it ends, so does this.
+# Holds a connection to the database, and ends with it.
 CONNECTION = """import subprocess, sys
 psql = subprocess.Popen(["runuser", "-u", "postgres", "--", "stdbuf", "-oL", "psql", "-qAt"],
                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
@@ -138,7 +138,7 @@ http {
 	}
 }
 """
-# The packages' prerm and postinst start nothing in here.
+# policy-rc.d keeps the packages' scripts from starting services in the root.
 INSTALL = r"""
 set -e
 root=$1/root
@@ -173,7 +173,7 @@ DRIVERS = ("virtio_blk", "virtio_pci", "overlay")
 
 
 def make_draw(path: Path) -> Path:
-    """Builds the C program of some rows."""
+    """Builds the C program that some rows run."""
     packages.install(("gcc", "libc6-dev"))
     host.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, SOURCES / "draw.c"],
              "building draw")
@@ -181,7 +181,7 @@ def make_draw(path: Path) -> Path:
 
 
 def make_programs(directory: Path) -> None:
-    """What goes to /programs, some of it to be moved from there."""
+    """Collects the files for /programs; INSTALL moves some of them."""
     shutil.copytree(SOURCES, directory)
     make_draw(directory / "draw")
     build.make_programs([])
@@ -190,7 +190,7 @@ def make_programs(directory: Path) -> None:
 
 
 def make_disk() -> Path:
-    """A Debian with the programs and our packages, as a file system."""
+    """Returns a file system of a Debian with the programs and our packages."""
     debs = [deb for deb in debian.make_packages()
             if deb.name.startswith(("sysgenid_", "sysgenid-openssl_", "libsysgenid1_"))]
     base = debian.make_tar("programs", INCLUDED)
@@ -216,7 +216,7 @@ def make_disk() -> Path:
 
 
 def make_image(kernel: Kernel) -> Path:
-    """The initramfs that mounts the disk, with our modules for that kernel."""
+    """Writes an initramfs that mounts the disk, with our modules for the kernel."""
     image = disk_image(kernel, DRIVERS)
     image.file("files/programs/rows.json",
                json.dumps({name: row.command for name, row in ROWS.items()}))
@@ -244,7 +244,7 @@ def load_modules(guest: Guest) -> None:
 
 
 def set_up_everything(guest: Guest, control: Program) -> Program:
-    """All that an administrator does, after which programs are started again."""
+    """Enables everything as an administrator would, and restarts the programs."""
     control.kill()
     guest.run("systemctl unmask --runtime sysgenidd && systemctl start sysgenidd", 60)
     guest.run("sysgenid-openssl enable", 60)
@@ -254,33 +254,33 @@ def set_up_everything(guest: Guest, control: Program) -> Program:
 
 
 def wait_for_generation(clone: Guest, state: str) -> None:
-    """Waits until the clone has done what it does for the new generation."""
+    """Waits until the clone has handled the new generation."""
     if state == "modules":
         clone.run("until grep -qx 1 /sys/class/misc/sysgenid/generation; do :; done")
     if state == "everything":
         clone.run("until systemctl show -P StatusText sysgenidd | grep -q 'generation 1 settled';"
                   " do sleep 0.2; done", 120)
-        # The units' processes have ended: they have restarted the services.
+        # A unit has restarted its service when its process has ended.
         for unit in RESTARTED:
             clone.run(f"until [ $(systemctl show -P ExecMainExitTimestampMonotonic"
                       f" sysgenid-restart@{unit}) != 0 ]; do sleep 0.2; done", 120)
 
 
 def draw(clone: Guest, control: Program) -> dict[str, list[str]]:
-    """What the programs that run in a clone draw now, by their rows' names."""
+    """Returns new draws of the running programs in a clone, by their rows' names."""
     clone.run("echo > /run/draw")
     return json.loads(clone.program(control).wait_for(r"^drawn (.*)\n", 300)[1])
 
 
 def repeated(one: dict[str, list[str]], other: dict[str, list[str]]) -> dict[str, int]:
-    """How many different draws of the one clone the other had too, by row."""
+    """Returns the number of draws that both clones share, by row."""
     for name in one:
         assert all(one[name]) and all(other[name]), f"{name} drew nothing: {one}, {other}"
     return {name: len(set(one[name]) & set(other[name])) for name in one}
 
 
 def count_repeated(snap: Snapshot, control: Program, state: str, pairs: int) -> dict[str, int]:
-    """How many draws were repeated in that many pairs of clones, by row."""
+    """Returns the number of repeated draws in that many pairs of clones, by row."""
     counts = dict.fromkeys(ROWS, 0)
     for number in range(pairs):
         host.progress(f"{state}: pair {number + 1} of {pairs}")
@@ -295,7 +295,7 @@ def count_repeated(snap: Snapshot, control: Program, state: str, pairs: int) -> 
 
 
 def measure(kernel: Kernel, pairs: int, logs: Path) -> dict[str, dict[str, int]]:
-    """Counts in all states, which one guest goes through between snapshots."""
+    """Counts repeated draws in each state; one guest goes through all states."""
     options = Options(replace(kernel, patience=max(3, kernel.patience)), make_image(kernel),
                       guid=new_guid(), memory=1024, cpu_flags="-rdrand,-rdseed", root=make_disk(),
                       append=COMMAND_LINE, seconds=3600)
@@ -324,7 +324,7 @@ def remedy(row: Row) -> str:
 
 
 def wrong(counts: dict[str, dict[str, int]]) -> list[str]:
-    """Where what was counted is not what is promised, a line each."""
+    """Returns the counts that break a promise, one line each."""
     found = [f"{name}: {counts['everything'][name]} repeated with everything"
              for name, row in ROWS.items() if row.fixed_by and counts["everything"][name]]
     found += [f"{name}: {counts['modules'][name]} repeated with the modules"
@@ -336,7 +336,7 @@ def wrong(counts: dict[str, dict[str, int]]) -> list[str]:
 
 
 def table(counts: dict[str, dict[str, int]]) -> str:
-    """The counts as a table in reStructuredText."""
+    """Formats the counts as a table in reStructuredText."""
     head = ("Program", "without", "modules", "everything", "what helps")
     lines = [head, *((name, *(f"{counts[state][name]}" for state in STATES), remedy(row))
                      for name, row in ROWS.items())]
@@ -348,12 +348,12 @@ def table(counts: dict[str, dict[str, int]]) -> str:
 
 
 def advice() -> str:
-    """What the authors of programs that cannot be fixed from outside would do."""
+    """Formats the advice to the programs' authors as a list in reStructuredText."""
     return "\n".join(f"- {name}: {row.author}." for name, row in ROWS.items() if row.author)
 
 
 def write_section(name: str, text: str) -> None:
-    """Replaces what the documentation has between two comments."""
+    """Replaces a section between two comments of the documentation."""
     begin, end = f".. begin {name}\n", f".. end {name}\n"
     before, _, rest = TABLE.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
@@ -367,7 +367,7 @@ def write_table(kernel: Kernel, counts: dict[str, dict[str, int]], pairs: int) -
 
 
 def main() -> None:
-    """Arguments: a kernel, and the number of pairs."""
+    """Arguments: a kernel, by default 6.1-cloud, and the number of pairs."""
     name = sys.argv[1] if len(sys.argv) > 1 else "6.1-cloud"
     pairs = int(sys.argv[2]) if len(sys.argv) > 2 else PAIRS
     packages.install(packages.NEEDED + debian.FOR_ROOT)
@@ -377,7 +377,7 @@ def main() -> None:
     print(table(counts))
     found = wrong(counts)
     if found:
-        raise host.SetupError("\n".join(["not as it should be:", *found]))
+        raise host.SetupError("\n".join(["the counts break promises:", *found]))
     write_table(kernel, counts, pairs)
 
 
