@@ -6,8 +6,8 @@
         with guest.snapshot() as snap, snap.restore() as clone:
             assert clone.generation() == 1
 
-Start guests from the main thread only: QEMU is made to end with the thread
-that started it.
+Start guests from the main thread only: QEMU is killed when the thread that started it
+ends.
 """
 import fcntl
 import os
@@ -29,24 +29,23 @@ from harness.qmp import Qmp, QmpError
 KVM_GET_API_VERSION = 0xAE00
 # The module that drives the counter.
 BACKEND = "vm_generation_id"
-# On a host that is busy with other things an emulated processor may stand still
-# for a while, and the kernel must not take that for broken hardware, nor for
-# its own fault: real hangs are found by the tests' time limits. The kernel's
-# tests of its ciphers, which are a third of some kernels' start, are not ours.
-# As a ramfs the root may take more than half of the little memory that there is.
+# A busy host may stop an emulated CPU for a while. The kernel must neither distrust its
+# clock nor report a stall then; the tests' time limits find real hangs. The kernel's tests
+# of its ciphers take a third of some kernels' boot. A ramfs, unlike tmpfs, may fill more
+# than half of the memory.
 APPEND = ("loglevel=8 panic=-1 no_timer_check tsc=reliable "
           "rcupdate.rcu_cpu_stall_timeout=200 watchdog_thresh=60 cryptomgr.notests "
           "rootfstype=ramfs")
 
 
 # QEMU 7.2's TCG can leave an operand of cmpxchg16b in EFLAGS. An interrupt or a snapshot
-# before the next arithmetic then kills the guest; the kernel's allocator used it everywhere.
+# before the next arithmetic then kills the guest. The kernel's allocator would use it.
 CPU = "max,-cx16"
 
 
 @dataclass(frozen=True)
 class Options:
-    """A machine. A clone has the same, but for the GUID (None: no device)."""
+    """A machine. A clone has the same options, except for guid (None: no device)."""
     kernel: Kernel
     image: Path
     guid: str | None = None
@@ -59,13 +58,13 @@ class Options:
     machine: str = "pc"
     firmware: Path | None = None
     devices: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()  # more of QEMU's arguments
-    disk: Path | None = None    # on NVMe, written to
-    root: Path | None = None    # a file system on virtio, only read
+    settings: tuple[str, ...] = ()  # more arguments of QEMU
+    disk: Path | None = None    # on NVMe, writable
+    root: Path | None = None    # a file system on virtio, read-only
     network: bool = False       # QEMU's own, with DHCP; its packets go to a file
-    gate: bool = False          # a port to the guest, by which it says whether it has settled
-    icount: bool = False        # a nanosecond is an instruction: clones run alike
-    seconds: float = 300        # the longest that it may live
+    gate: bool = False          # a port by which the guest reports whether it has settled
+    icount: bool = False        # a nanosecond is an instruction: runs are deterministic
+    seconds: float = 300        # the time limit for the guest's life
 
 
 def new_guid() -> str:
@@ -73,17 +72,17 @@ def new_guid() -> str:
 
 
 def accelerator() -> str:
-    """What ACCEL= in the environment asks for: tcg, or kvm if that works."""
+    """Returns the accelerator that ACCEL= in the environment selects: tcg or kvm."""
     accel = os.environ.get("ACCEL", "tcg")
     if accel not in ("tcg", "kvm"):
-        raise host.SetupError(f"ACCEL={accel}: choose of tcg and kvm")
+        raise host.SetupError(f"ACCEL={accel} is unknown: choose tcg or kvm")
     if accel == "kvm":
         try:
             with open("/dev/kvm", "rb+", buffering=0) as kvm:
                 fcntl.ioctl(kvm, KVM_GET_API_VERSION)
         except OSError as error:
             raise host.SetupError(f"ACCEL=kvm: /dev/kvm can't be used ({error.strerror}); "
-                               "without ACCEL it works, slower") from None
+                                  "without ACCEL, guests run slower") from None
     return accel
 
 
@@ -92,12 +91,12 @@ def packets_of(console: Path) -> Path:
 
 
 def gate_of(console: Path) -> Path:
-    """The socket of the gate; the console's path is too long for one."""
+    """Returns the path of the gate's socket, in /tmp, as a socket's path must be short."""
     return Path(tempfile.gettempdir()) / f"sysgenid-{os.getpid()}-{console.stem}.gate"
 
 
 def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
-    """QEMU's, but for its sockets."""
+    """Returns QEMU's command line, without its sockets."""
     kernel = options.kernel
     append = " ".join(filter(None, (APPEND, kernel.append, options.append)))
     accel = accelerator()
@@ -144,12 +143,13 @@ def arguments(options: Options, initrd: Path, console: Path) -> list[str]:
 
 
 class Guest:
-    """A running guest. To be closed, at best by `with`."""
+    """A running guest. It has to be closed, best by `with`."""
 
     def __init__(self, options: Options, logs: Path, name: str = "guest",
                  snapshot: "Snapshot | None" = None, resumed: State | None = None):
-        """A guest that boots, or is restored from a snapshot, or resumes from
-        its disk what was hibernated when the host knew that of it.
+        """Boots a guest, or restores it from a snapshot, or resumes it from its disk.
+
+        resumed is the state of its programs when it hibernated.
         """
         self.options = options
         self.logs = logs
@@ -175,10 +175,10 @@ class Guest:
             raise
 
     def _boot(self) -> None:
-        """Once more, if the kernel dies before its first process.
+        """Boots the guest; boots again if the kernel dies before its first process.
 
-        TCG does that to one boot in some hundreds, most often while the kernel
-        patches its own code. Nothing that is tested has been loaded by then.
+        Under TCG, one boot in some hundreds dies, mostly while the kernel patches its own
+        code. The tested modules are not loaded before the first process.
         """
         self._launch(None, None)
         try:
@@ -224,7 +224,7 @@ class Guest:
             self._died(str(error))
 
     def _initrd(self) -> Path:
-        """The image, behind the ACPI tables if there are any."""
+        """Returns the image, preceded by the ACPI tables if there are any."""
         if not self.options.acpi:
             return self.options.image
         joined = self.logs / f"{self.name}.initrd"
@@ -240,12 +240,12 @@ class Guest:
             self._died(str(gone))
 
     def _died(self, why: str) -> None:
-        """Raises what is known of a guest's or QEMU's unexpected end."""
+        """Raises GuestGone with the known causes of an unexpected end."""
         with suppress(subprocess.TimeoutExpired):
             why += f"; QEMU ended with {self.process.wait(1)}"
         self.kill()
         said = self.errors.read_text(errors="replace").strip()
-        why += f" and said: {said}" if said else ""
+        why += f" and printed: {said}" if said else ""
         if accelerator() == "kvm":
             why += "; without ACCEL=kvm it may work"
         raise GuestGone(f"{self.name}: {why}\n{self.log_end()}")
@@ -253,7 +253,7 @@ class Guest:
     # Programs
 
     def start(self, script: str) -> Program:
-        """Starts a shell script in the guest; it runs beside what follows."""
+        """Starts a shell script in the guest, and does not wait for its end."""
         return self.channel.start(script)
 
     def run(self, script: str, seconds: float = 30, check: bool = True) -> str:
@@ -269,14 +269,14 @@ class Guest:
         return self.start(script).wait(seconds)
 
     def program(self, other: Program) -> Program:
-        """This clone's copy of a program started before the snapshot."""
+        """Returns this clone's copy of a program that was started before the snapshot."""
         return Program(self.channel, other.job)
 
     def load_backend(self) -> None:
         self.run(f"insmod /modules/{BACKEND}.ko")
 
     def unload_backend(self) -> None:
-        """Returns when events that came before have been dealt with."""
+        """Unloads the driver, which first handles pending events."""
         self.run(f"rmmod {BACKEND}")
 
     def load_modules(self) -> None:
@@ -299,19 +299,19 @@ class Guest:
     # The log
 
     def expect(self, pattern: str) -> None:
-        """Lets lines of the kernel's log that match this pass at the end."""
+        """Accepts lines of the kernel's log that match the pattern."""
         self.expected.append(pattern)
 
     def log(self) -> str:
         return self.console.read_text(errors="replace")
 
     def packets(self) -> bytes:
-        """All that has gone through its network since it was started or restored."""
+        """Returns all network packets since the guest's start or restore."""
         return packets_of(self.console).read_bytes()
 
     @property
     def gate(self) -> Path:
-        """The host's end of the gate."""
+        """The path of the host's end of the gate."""
         return gate_of(self.console)
 
     def log_end(self, lines: int = 40) -> str:
@@ -321,7 +321,7 @@ class Guest:
     # The end
 
     def family(self) -> Iterator["Guest"]:
-        """The guest and all its clones, and theirs."""
+        """Yields the guest, its clones, and their clones."""
         yield self
         for child in self.children:
             yield from child.family()
@@ -335,7 +335,7 @@ class Guest:
         self.gate.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Ends the guest, and fails if its kernel's log tells of trouble."""
+        """Ends the guest, and fails on findings in its kernel's log."""
         last = ""
         kernel = self.options.kernel
         if self.process.poll() is None and kernel.counts_lines:
@@ -393,14 +393,14 @@ class Snapshot:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size of the snapshot's file in bytes."""
         return os.fstat(self.file.fileno()).st_size
 
     def launch(self, guid: str | None = None) -> Guest:
         """Starts a clone, and leaves it stopped before its first instruction.
 
-        Give it to go() to let it run; several can be launched before. What
-        takes some time at the end of each guest is done by the first of them.
+        go() lets one or several launched clones run. Only the first clone does the slow
+        checks at its end.
         """
         options = replace(self.options, guid=guid or (self.options.guid and new_guid()))
         children = self.guest.children
@@ -412,14 +412,14 @@ class Snapshot:
         return children[-1]
 
     def restore(self, guid: str | None = None) -> Guest:
-        """Starts a clone with that GUID, by default with a new one."""
+        """Starts a clone with that GUID, by default a new one."""
         clone = self.launch(guid)
         go(clone)
         return clone
 
     @contextmanager
     def restore_all(self, *guids: str) -> Iterator[list[Guest]]:
-        """Clones with those GUIDs, which run at the same time."""
+        """Yields clones with those GUIDs, which run at the same time."""
         clones = [self.launch(guid) for guid in guids]
         try:
             go(*clones)
