@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the tests use: the choice of kernels, and guests that are looked after.
+"""The choice of kernels, and fixtures that boot guests and close them.
 
-A test that takes `kernel`, `guest` or `boot` runs once with each kernel of
-kernels.FULL; with --more-kernels, if it is marked `every_kernel`, with those of
-kernels.MORE.
+A test that takes `kernel`, `guest` or `boot` runs once with each kernel of kernels.FULL.
+With --more-kernels, a test marked `every_kernel` runs with each kernel of kernels.MORE.
 """
 import os
 import re
@@ -11,12 +10,12 @@ import shutil
 
 import pytest
 from harness import acpi_tables, build, host, kernels
-from harness import built_kernels  # noqa: F401, makes more kernels known
+from harness import built_kernels  # noqa: F401, registers more kernels
 from harness.guest import Guest, Options, Snapshot, accelerator, go, new_guid
 
 FAILED = pytest.StashKey[bool]()
 GUESTS = pytest.StashKey[list]()
-# What all guests have before a snapshot of theirs is restored with another.
+# All guests have this GUID, and their clones another.
 GUID = new_guid()
 
 
@@ -24,15 +23,15 @@ def pytest_addoption(parser):
     parser.addoption("--kernel", action="append", metavar="NAME", dest="kernels",
                      help=f"run with this kernel only (repeatable): {', '.join(kernels.PROVIDERS)}")
     parser.addoption("--every-stock-kernel", action="store_true",
-                     help="run every test with each stock kernel of this architecture, and what is "
+                     help="run every test with each stock kernel of this architecture, and tests "
                      "marked every_kernel with the others")
     parser.addoption("--more-kernels", action="store_true",
-                     help=f"run what is marked every_kernel with {', '.join(kernels.MORE)}")
+                     help=f"run tests marked every_kernel with {', '.join(kernels.MORE)}")
     parser.addoption("--no-guests", action="store_true", help="run only the tests without a guest")
 
 
 def choose_kernels(config) -> None:
-    """Sets the options to the kernels that tests run with."""
+    """Sets option.full and option.kernels to the kernels that the tests run with."""
     option = config.option
     option.missing = {}
     if option.no_guests:
@@ -48,30 +47,30 @@ def choose_kernels(config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
-    """Gives a worker process what choose_kernels() has set; pytest-xdist's hook."""
+    """Passes the choice of kernels to a worker process; a hook of pytest-xdist."""
     for name in ("full", "kernels"):
         node.workerinput[name] = getattr(node.config.option, name)
 
 
 def leave_out_missing(option) -> None:
-    """Leaves out those of kernels.MORE that can't be had; an error under CI."""
+    """Leaves out kernels of kernels.MORE that are not available; an error under CI."""
     for name in [name for name in option.kernels if name not in option.full]:
         try:
             kernels.get(name)
-        except host.SetupError as trouble:
+        except host.SetupError as error:
             if os.environ.get("CI") == "true":
                 raise
             option.kernels.remove(name)
-            option.missing[name] = str(trouble)
+            option.missing[name] = str(error)
 
 
 def pytest_configure(config):
-    """Fetches and builds, once, before any worker process starts."""
+    """Fetches and builds everything once, before any worker process starts."""
     config.addinivalue_line("markers", "kernels(*names): the only kernels that the test is for")
-    config.addinivalue_line("markers", "every_kernel: of the part for the kernels of kernels.MORE")
-    config.addinivalue_line("markers", "short: of the short part of those; make check-kernels-short")
-    config.addinivalue_line("markers", "debian: takes a whole Debian; make check-debian")
-    config.addinivalue_line("markers", "long: the many restores of a test that has fewer, too; make check-long")
+    config.addinivalue_line("markers", "every_kernel: runs with kernels.MORE, too")
+    config.addinivalue_line("markers", "short: the most important of these; make check-kernels-short")
+    config.addinivalue_line("markers", "debian: needs a whole Debian; make check-debian")
+    config.addinivalue_line("markers", "long: a longer form of another test; make check-long")
     if hasattr(config, "workerinput"):
         for name in ("full", "kernels"):
             setattr(config.option, name, config.workerinput[name])
@@ -85,8 +84,8 @@ def pytest_configure(config):
                 accelerator()
             leave_out_missing(config.option)
             build.prepare(config.option.kernels)
-    except host.SetupError as trouble:
-        pytest.exit(f"error: {trouble}", returncode=1)
+    except host.SetupError as error:
+        pytest.exit(f"error: {error}", returncode=1)
 
 
 def pytest_generate_tests(metafunc):
@@ -99,13 +98,13 @@ def pytest_generate_tests(metafunc):
 
 
 def boots(item) -> bool:
-    """Hardware-reduced ACPI takes drivers that the kernels built here do not have."""
+    """Returns whether the kernel boots; built kernels lack hardware-reduced ACPI's drivers."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     return params.get("delivery") != "ged" or params["kernel"] in kernels.STOCK
 
 
 def pytest_collection_modifyitems(items):
-    """Leaves out the tests that are for none of the chosen kernels."""
+    """Leaves out the tests that run with none of the chosen kernels."""
     items[:] = [item for item in items if boots(item) and not any(
         "empty parameter set" in mark.kwargs.get("reason", "")
         for mark in item.iter_markers("skip"))]
@@ -118,7 +117,7 @@ def kernel(request):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Tells the fixtures how the test went, and shows the guests' logs."""
+    """Passes a failure to the fixtures, and shows the guests' logs."""
     report = (yield).get_result()
     if report.failed:
         item.stash[FAILED] = True
@@ -127,7 +126,7 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Shows what the tests have measured, and what they have left out."""
+    """Shows the tests' measurements, and the missing kernels."""
     for report in terminalreporter.getreports("passed"):
         for what, figures in report.user_properties if report.when == "call" else ():
             terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {what}: {figures}")
@@ -141,13 +140,13 @@ def pytest_report_header(config):
 
 
 def family(item) -> list[Guest]:
-    """All guests that a test has started."""
+    """Returns all guests that a test has started."""
     return [member for guest in item.stash.get(GUESTS, []) for member in guest.family()]
 
 
 @pytest.fixture(scope="session")
 def booted():
-    """Snapshots of guests just booted, by their options."""
+    """Snapshots of freshly booted guests, by their options."""
     snapshots: dict[Options, Snapshot] = {}
     yield snapshots
     for snapshot in snapshots.values():
@@ -156,7 +155,7 @@ def booted():
 
 @pytest.fixture
 def logs(request):
-    """The test's directory for logs, which stays if the test fails."""
+    """The test's log directory, which stays if the test fails."""
     name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
     directory = host.BUILD / "logs" / name
     with host.locked(name, host.BUILD / "locks"):
@@ -169,11 +168,11 @@ def logs(request):
 
 @pytest.fixture
 def boot(request, kernel, booted, logs):
-    """Gives a function that starts a guest; its arguments are Options'.
+    """Yields a function that starts a guest; its arguments are those of Options.
 
-    Guests with the same options are booted once and then restored from a
-    snapshot, which is quicker; fresh=True boots anew. All are closed after
-    the test, and their kernels' logs judged.
+    Guests with the same options are booted once, and then restored from a snapshot, which
+    is faster; fresh=True boots again. All guests are closed after the test, which fails on
+    findings in their kernels' logs.
     """
     guests = request.node.stash[GUESTS] = []
 
@@ -207,11 +206,11 @@ def reduced_tables():
 
 @pytest.fixture(params=["sci", "ged"])
 def delivery(request, boot, kernel, reduced_tables, tmp_path_factory) -> dict:
-    """Options of a machine whose ACPI events come by the SCI, or by a Generic Event Device."""
+    """Options of a machine with ACPI events by the SCI, or by a Generic Event Device."""
     if request.param == "sci":
         return {}
     if kernel.architecture == "arm64":
-        pytest.skip("there is no ACPI: the devicetree gives the device an interrupt of its own")
+        pytest.skip("arm64 guests have no ACPI, but an interrupt of the device")
     if kernel not in reduced_tables:
         directory = tmp_path_factory.mktemp("reduced")
         with boot() as plain:
@@ -223,7 +222,7 @@ def delivery(request, boot, kernel, reduced_tables, tmp_path_factory) -> dict:
 
 @pytest.fixture
 def guest(boot) -> Guest:
-    """A guest with one processor and a generation ID, no modules loaded."""
+    """A guest with one CPU and a generation ID, and without modules."""
     return boot()
 
 
