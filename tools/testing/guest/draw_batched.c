@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Measures on every CPU in how many timer ticks state follows a new GUID if the driver
- * does not check it before each use: the mapped counter, and numbers in batches of the
- * kernel's get_random_u32() or the vDSO's getrandom().
+ * Measures in how many timer ticks state follows a new GUID if no look precedes its use.
+ * That is the mapped counter, and batched numbers: those of the kernel's get_random_u32(),
+ * or of the vDSO's getrandom(). Every CPU is measured.
  *
  * Prints "watching", or "none" if the kernel has no such numbers. After the restore,
  * prints for each CPU:

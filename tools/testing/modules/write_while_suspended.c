@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Writes a new GUID after the kernel has saved NVS memory, and before it restores that,
- * like a hypervisor that restores a guest suspended to RAM.
+ * Writes a new GUID, like a hypervisor that restores a guest suspended to RAM. The kernel
+ * has saved NVS memory before, and restores it afterwards.
  *
  * Parameter: address   the physical address, in reserved memory
  */

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Fuzzes /dev/sysgenid in a guest that is restored repeatedly meanwhile.
 
-As a program: fuzzes with one random seed after another, until it is interrupted or
-finds a bug. SEED and CALLS in the environment repeat a run.
+Run as a program, it fuzzes with one random seed after another, until it is interrupted
+or finds a bug. SEED and CALLS in the environment repeat a run.
 """
 import os
 import random

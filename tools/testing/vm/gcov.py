@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The drivers' lines that the tests have run, as counted by gcov in the guests.
 
-Every guest whose kernel counts saves its counters in build/coverage/. As a program: adds
-them up, and fails on a line that was not run and has no reason in NOT_RUN.
+Every guest whose kernel counts saves its counters in build/coverage/. Run as a program,
+it adds them up, and fails on a line that was not run and has no reason in NOT_RUN.
 """
 import sys
 from collections import Counter

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """The draws of unmodified programs in two clones of one snapshot.
 
-A Debian with many programs, which have drawn before the snapshot, is cloned in three
-states: without this project, with its modules only, and with everything. As a program:
-writes the table of 20 pairs of clones into Documentation/programs.rst.
+A Debian is cloned with many programs, which have drawn before the snapshot. It has three
+states: without this project, with its modules only, and with everything. Run as a
+program, it writes the table of 20 pairs of clones into Documentation/programs.rst.
 """
 import hashlib
 import json

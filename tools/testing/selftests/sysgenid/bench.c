@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Measures the device's costs: its calls, the look before a draw, a bump with 100,000
- * watchers, their wake-ups, a descriptor's memory, and the longest time with interrupts
- * or preemption off, also while a new GUID is handled.
+ * watchers, their wake-ups, and a descriptor's memory. Measures the longest time with
+ * interrupts or preemption off, also while a new GUID is handled.
  *
  * Prints "# NAME VALUE UNIT" for each figure. Time is checked only if a nanosecond is an
  * instruction: qemu -icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm.

@@ -2,7 +2,7 @@
 """Kernels that the tests build themselves, from Debian's linux-source package.
 
 The fragments in configs/ are their whole configuration. Each kernel is built once
-per source version and configuration. As a program: builds the kernels named.
+per source version and configuration. Run as a program, it builds the kernels named.
 """
 import functools
 import hashlib

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The project's Debian packages, and a Debian root image with them installed.
 
-Packages for another release are built inside a root of that release. As a program:
-builds the packages into build/deb/ and checks them with lintian.
+Packages for another release are built inside a root of that release. Run as a program,
+it builds the packages into build/deb/ and checks them with lintian.
 """
 import hashlib
 import re

@@ -2,7 +2,7 @@
 """The kernels that the guests run: the stock kernels of Debian's archive.
 
 Their packages are unpacked into the cache, not installed. The archive is asked for
-newer ones once a day. As a program: fetches the kernels named.
+newer ones once a day. Run as a program, it fetches the kernels named.
 """
 import functools
 import hashlib
@@ -77,27 +77,23 @@ SOURCE_FILES = (
 class Kernel:
     """A kernel to boot, and how to build modules for it.
 
-    modules is the kernel's own lib/modules/RELEASE, if it has one. root, unless it is
-    None, is the root in which its modules are built: see roots.py. append, memory (in
-    MiB) and patience (a factor for a stock kernel's time limits) are the defaults of
-    its guests. last_check is a shell command that runs when a guest is closed. Its
-    output is added to the guest's log and scanned there. make_flags are for building
-    modules. counts_lines: gcov is among them.
+    append, memory and patience are the defaults of its guests. last_check runs when a
+    guest is closed. Its output is added to the guest's log and scanned there.
     """
     name: str
     release: str
     image: Path
     build_tree: Path
     architecture: str = "amd64"
-    modules: Path | None = None
-    root: Path | None = None
+    modules: Path | None = None     # the kernel's own lib/modules/RELEASE
+    root: Path | None = None        # the root to build modules in: see roots.py
     busybox: Path = Path("/bin/busybox")
-    append: str = ""
-    memory: int = 160
-    patience: float = 1
-    last_check: str = ""
-    make_flags: tuple[str, ...] = ()
-    counts_lines: bool = False
+    append: str = ""                # to the kernel's command line
+    memory: int = 160               # MiB
+    patience: float = 1             # a factor for a stock kernel's time limits
+    last_check: str = ""            # a shell command
+    make_flags: tuple[str, ...] = ()    # for building modules
+    counts_lines: bool = False      # make_flags enable gcov
 
     @property
     def cross(self) -> str:

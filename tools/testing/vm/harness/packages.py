@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The Debian packages that the tests and tools need, and their installation.
 
-As a program: installs the missing ones.
+Run as a program, it installs the missing ones.
 """
 import os
 import subprocess

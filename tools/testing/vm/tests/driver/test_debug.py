@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Failures that only the debug kernel can inject.
 
-As in any test with a guest, a report of the kernel, such as a leak, fails the test.
+A report of the kernel, such as a leak, fails the test, like any test with a guest.
 """
 import re
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """A million random calls of the device, while the guest is restored.
 
-As in any test, a report of the kernel fails the test.
+A report of the kernel fails the test, like any test with a guest.
 """
 import pytest
 import fuzz

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Reseed before publish: a program that sees a new generation never repeats draws.
 
-Only the GUID makes the first draws of two clones differ here: the guests have neither
-RDRAND nor RDSEED, no seed, and a CSPRNG initialized by constant bytes.
+Only the GUID makes the first draws of two clones differ here. The guests have neither
+RDRAND nor RDSEED, and no seed. Constant bytes initialize the CSPRNG.
 """
 import re
 from dataclasses import dataclass

@@ -65,7 +65,7 @@ def fails(guest: Guest, script: str) -> tuple[int, str]:
 
 
 def check_refusals(guest: Guest) -> None:
-    """Checks that seal refuses a mistaken call, and lists its removals beforehand."""
+    """Checks that seal refuses a wrong call, and lists its removals beforehand."""
     status, said = fails(guest, "sysgenid seal")
     assert status == USAGE and "give --yes" in said
     status, said = fails(guest, "setpriv --reuid=65534 --clear-groups sysgenid seal --yes")
