@@ -160,8 +160,8 @@ def test_unchecked_state_is_stale_for_one_tick_at_most(boot, numbers, event, tim
 
 
 @COUNTS_TICKS
-def test_generation_that_a_tick_finds_is_published_before_the_next_tick(boot, kernel):
-    """An instruction is a nanosecond here, so that the driver's timer is seen to do it."""
+def test_timer_publishes_generation_before_next_tick(boot, kernel):
+    """With icount, a nanosecond is an instruction: the timing shows the driver's timer."""
     guest = boot(icount=True, **PREDICTABLE)
     program = start(guest, "draw_batched u32", "masked")
     with guest.snapshot() as snap:
