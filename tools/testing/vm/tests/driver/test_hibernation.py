@@ -50,11 +50,11 @@ def hibernated(boot, logs):
         guest.run(f"mkswap {DISK} && swapon {DISK} && echo {mode} > /sys/power/disk")
         watcher = guest.start("wait_generation map")
         watcher.wait_for("^watching 0$")
-        hibernating = guest.start("echo disk > /sys/power/state")
+        waiter = guest.start("echo disk > /sys/power/state")
         guest.process.wait(60 * guest.patience)
-        return guest, watcher, hibernating
+        return guest, watcher, waiter
 
-    def resume(guest: Guest, guid: str, hibernating: Program) -> Guest:
+    def resume(guest: Guest, guid: str, waiter: Program) -> Guest:
         copy = logs / f"disk{len(guest.children)}"
         shutil.copyfile(disk, copy)
         options = replace(guest.options, guid=guid, disk=copy,
@@ -62,7 +62,7 @@ def hibernated(boot, logs):
         resumed = Guest(options, logs, f"resumed{len(guest.children)}",
                         resumed=guest.channel.drain(30))
         guest.children.append(resumed)
-        assert resumed.program(hibernating).wait(120 * guest.patience) == 0
+        assert resumed.program(waiter).wait(120 * guest.patience) == 0
         return resumed
 
     return start, resume
@@ -106,14 +106,14 @@ WAYS = [pytest.param(*way, marks=() if way in QUICK else pytest.mark.long)
 def test_resume_counts_new_or_overwritten_guid_once(
         hibernated, firmware, has_s4, mode):
     hibernate, resume = hibernated
-    guest, watcher, hibernating = hibernate(mode, **options_of(firmware, has_s4))
+    guest, watcher, waiter = hibernate(mode, **options_of(firmware, has_s4))
     put_back = firmware == "uefi" and mode == "platform"
-    with resume(guest, new_guid(), hibernating) as clone:
+    with resume(guest, new_guid(), waiter) as clone:
         clone.program(watcher).wait_for("^woken 1$")
         clone.unload_backend()
         assert clone.generation() == 1
         assert memory_of_guid(clone) == FIRMWARES[firmware].guid_in
-    with resume(guest, guest.options.guid, hibernating) as same:
+    with resume(guest, guest.options.guid, waiter) as same:
         assert same.generation() == put_back
         same.unload_backend()
         assert same.generation() == put_back
