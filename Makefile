@@ -7,6 +7,7 @@ HEADERS_HINT := $(if $(KDIR),name a build tree prepared for modules,install the 
 	linux-headers-$(shell uname -r) or name another tree with KDIR=DIRECTORY)
 KDIR ?= /lib/modules/$(shell uname -r)/build
 PYTHON := /usr/bin/python3
+VERSION := $(shell cat VERSION)
 VM := tools/testing/vm
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # The release of the kernel to build for. Each kernel has its own build directory.
@@ -26,8 +27,8 @@ modules: ## build the modules for KDIR (default: the running kernel), in build/R
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
 		echo "error: $(KDIR) holds no kernel headers: $(HEADERS_HINT)" >&2; exit 1; }
 	@mkdir -p $(BUILD_DIR) && find $(BUILD_DIR) -xtype l -delete
-	@find Kbuild compat drivers include tools/testing/modules -name '*.mod.c' -o \
-		'(' -name '*.[ch]' -o -name Makefile -o -name Kbuild ')' -print | while read -r file; do \
+	@find Kbuild VERSION compat drivers include tools/testing/modules -name '*.mod.c' -o \
+		'(' -name '*.[ch]' -o -name Makefile -o -name Kbuild -o -name VERSION ')' -print | while read -r file; do \
 		mkdir -p "$$(dirname "$(BUILD_DIR)/$$file")" && \
 		ln -sf "$(CURDIR)/$$file" "$(BUILD_DIR)/$$file"; done
 	$(MAKE) -C $(KDIR) M=$(BUILD_DIR) modules
@@ -129,6 +130,15 @@ docs: $(PYTHON) ## build the documentation, in build/docs/
 		packages.install((*packages.NEEDED, "python3-sphinx")); print(built_kernels.tree())') && \
 	KERNEL=$$kernel srctree=$(CURDIR) sphinx-build -q -W -b html Documentation build/docs
 	@echo build/docs/index.html
+
+.PHONY: dist
+dist: ## make the tarball of a release, of what is committed, in build/dist/
+	@test -e .git || { echo "error: no git checkout: make dist packs what is committed" >&2; exit 1; }
+	@mkdir -p build/dist
+	@git diff-index --quiet HEAD -- || echo "warning: changes that are not committed are left out" >&2
+	@git -c tar.tar.gz.command='gzip -9n' archive --format=tar.gz --prefix=sysgenid-$(VERSION)/ \
+		-o build/dist/sysgenid-$(VERSION).tar.gz HEAD
+	@echo build/dist/sysgenid-$(VERSION).tar.gz
 
 overlay: ## copy the drivers into the kernel source tree TREE
 	@scripts/overlay "$(or $(TREE),$(error name a kernel tree: make overlay TREE=DIRECTORY))"

@@ -144,3 +144,5 @@ static void __exit compat_exit(void)
 	vmfork_close();
 }
 module_exit(compat_exit);
+
+MODULE_VERSION(SYSGENID_VERSION);

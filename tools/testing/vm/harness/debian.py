@@ -53,10 +53,8 @@ LEFT_OUT = re.compile(r"usr/src/(?!sysgenid)|usr/lib/gcc/|usr/include/|usr/share
 
 def sources() -> list[Path]:
     """Returns the files of this checkout that go into the packages."""
-    listed = host.run(["git", "-C", host.ROOT, "ls-files", "-co", "--exclude-standard", "--",
-                       "debian", "dkms.conf", "Kbuild", "compat", "drivers", "include", "tools/lib",
-                       "tools/sysgenid", "tools/openssl"], "listing the sources")
-    return [host.ROOT / name for name in listed.split("\n") if (host.ROOT / name).is_file()]
+    return host.sources("debian", "dkms.conf", "Kbuild", "VERSION", "compat", "drivers", "include",
+                        "tools/lib", "tools/sysgenid", "tools/openssl")
 
 
 def digest(*more: str) -> str:

@@ -57,6 +57,18 @@ def run(argv: list[str | Path], doing: str, **options) -> str:
     return done.stdout
 
 
+def sources(*names: str) -> list[Path]:
+    """The project's own files in those places: in a checkout, or in a release's tarball."""
+    if (ROOT / ".git").exists():
+        listed = run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "--", *names],
+                     "listing the sources").splitlines()
+        return [ROOT / name for name in listed if (ROOT / name).is_file()]
+    found = [path for name in names for path in ((ROOT / name).rglob("*") if (ROOT / name).is_dir()
+                                                 else [ROOT / name])]
+    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts
+                  and BUILD not in path.parents)
+
+
 @contextlib.contextmanager
 def locked(name: str, directory: Path = CACHE) -> Iterator[None]:
     """Waits for the lock of this name, and holds it."""

@@ -38,12 +38,10 @@ def fresh():
         root.mkdir(parents=True)
         base = debian.make_tar(root.name, ("make",), RELEASE)
         packages.as_root(["tar", "-xpf", str(base), "-C", str(root)], "unpacking a Debian")
-        for name in host.run(["git", "-C", host.ROOT, "ls-files", "-co", "--exclude-standard"],
-                             "listing the sources").splitlines():
-            if (host.ROOT / name).is_file():
-                copy = root / "sysgenid" / name
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(host.ROOT / name, copy)
+        for path in host.sources("."):
+            copy = root / "sysgenid" / path.relative_to(host.ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
         proxies = [f"{name}={value}" for name, value in os.environ.items() if "proxy" in name.lower()]
         yield lambda *argv: packages.as_root(
             ["unshare", "-m", "sh", "-c", ENTER, "enter", str(root), str(host.CACHE), *proxies,

@@ -49,7 +49,7 @@ def test_checkpatch_is_clean():
 
 def test_clang_is_clean(tmp_path):
     tree = built_kernels.clang_tree()
-    for top in (*KERNEL_CODE, "Kbuild"):
+    for top in (*KERNEL_CODE, "Kbuild", "VERSION"):
         path = host.ROOT / top
         (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / top)
     objects = [name[:-1] + "o" for name in files("drivers/**/*.c", "compat/*.c")]
