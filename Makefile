@@ -131,6 +131,11 @@ docs: $(PYTHON) ## build the documentation, in build/docs/
 	KERNEL=$$kernel srctree=$(CURDIR) sphinx-build -q -W -b html Documentation build/docs
 	@echo build/docs/index.html
 
+.PHONY: timeline
+timeline: $(PYTHON) ## measure what happens in a guest after its restore, and when
+	@cd $(VM) && $(PYTHON) -m harness.packages
+	@$(PYTHON) $(VM)/timeline.py
+
 .PHONY: dist
 dist: ## make the tarball of a release, of what is committed, in build/dist/
 	@test -e .git || { echo "error: no git checkout: make dist packs what is committed" >&2; exit 1; }

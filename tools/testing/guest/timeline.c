@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Takes the times of what follows a restore, for one of these each:
+ *
+ *   look		a busy loop on the mapped counter: "restored NS", the last moment
+ *		in which the GUID in memory was the old one, and "counter NS"
+ *   spin		a busy loop: "restored NS", and ends 200 ms later
+ *   poll		a program that sleeps in poll() of /dev/sysgenid: "poll NS"
+ *   uevent	a program that waits for the device's uevent: "uevent NS"
+ *
+ * Each says "watching" first. NS is CLOCK_MONOTONIC in nanoseconds, which a clone
+ * continues from its snapshot.
+ */
+#define _GNU_SOURCE
+#include <linux/netlink.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "guid.h"
+#include "ways.h"
+
+#define SPIN	200000000	/* ns */
+
+static long long now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static void say(const char *text)
+{
+	puts(text);
+	fflush(stdout);
+}
+
+static void say_time(const char *what, long long time)
+{
+	printf("%s %lld\n", what, time);
+	fflush(stdout);
+}
+
+/* Returns the last moment in which the GUID in memory was the old one. */
+static long long wait_for_restore(void)
+{
+	long long last = 0, time;
+
+	guid_start();
+	say("watching");
+	for (time = now(); !guid_is_new(); time = now())
+		last = time;
+	return last;
+}
+
+static void look(void)
+{
+	bool (*changed)(void) = ways_start("map");
+	long long restored = wait_for_restore(), time;
+
+	while (!changed())
+		;
+	time = now();
+	say_time("restored", restored);
+	say_time("counter", time);
+}
+
+static void spin(void)
+{
+	long long restored = wait_for_restore();
+
+	while (now() - restored < SPIN)
+		;
+	say_time("restored", restored);
+}
+
+static void wait_in_poll(void)
+{
+	struct pollfd device = { .events = POLLIN };
+
+	ways_start("read");
+	device.fd = ways_fd;
+	say("watching");
+	if (poll(&device, 1, -1) != 1)
+		err(1, "poll");
+	say_time("poll", now());
+}
+
+static void wait_for_uevent(void)
+{
+	struct sockaddr_nl all = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+	int netlink = socket(AF_NETLINK, SOCK_DGRAM, NETLINK_KOBJECT_UEVENT);
+	const char ours[] = "SYSGENID_GENERATION=";
+	char event[4096];
+	ssize_t length;
+
+	if (netlink < 0 || bind(netlink, (struct sockaddr *)&all, sizeof(all)))
+		err(1, "netlink");
+	say("watching");
+	do {
+		length = recv(netlink, event, sizeof(event), 0);
+		if (length < 0)
+			err(1, "recv");
+	} while (!memmem(event, length, ours, strlen(ours)));
+	say_time("uevent", now());
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 2 && !strcmp(argv[1], "look"))
+		look();
+	else if (argc == 2 && !strcmp(argv[1], "spin"))
+		spin();
+	else if (argc == 2 && !strcmp(argv[1], "poll"))
+		wait_in_poll();
+	else if (argc == 2 && !strcmp(argv[1], "uevent"))
+		wait_for_uevent();
+	else
+		errx(2, "usage: timeline look|spin|poll|uevent");
+	return 0;
+}

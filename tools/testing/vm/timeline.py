@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Measures what happens in a guest after its restore, and when.
+
+A nanosecond of the guest's time is one instruction here, so that the times are the
+same on any machine. Prints them for each kernel; `make timeline` runs it.
+"""
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness import build, host, kernels
+from harness.channel import GuestGone, Program
+from harness.guest import Guest, Options, new_guid
+from harness.kernels import Kernel
+
+RESTORES = 5
+START = "handle_irq_event"
+TRACING = "/sys/kernel/tracing"
+# The kernel's functions, with times of CLOCK_MONOTONIC, as the programs print them.
+TRACE = f"""
+mount -t tracefs tracefs {TRACING} && cd {TRACING} && echo mono > trace_clock
+echo {START} crng_reseed > set_ftrace_filter
+grep -q sysgenid_bump_generation available_filter_functions &&
+    echo sysgenid_bump_generation >> set_ftrace_filter
+echo function > current_tracer
+"""
+# Functions of the kernel, and words of the program `timeline`, in the order of a restore.
+STEPS = {
+    START: "the interrupt is taken",
+    "crng_reseed": "the random number generator is reseeded",
+    "sysgenid_bump_generation": "the new generation is published",
+    "counter": "a busy program goes on, and sees it in the mapped counter",
+    "poll": "a program that slept in poll() runs",
+    "uevent": "a program that waited for the uevent runs",
+}
+# The last word that it prints, by its argument.
+LAST = {"look": "counter", "spin": "restored", "poll": "poll", "uevent": "uevent"}
+
+
+def start(guest: Guest, way: str) -> Program:
+    """The program in the guest that takes a time in that way; it sleeps, if it is to sleep."""
+    program = guest.start(f"timeline {way}")
+    program.wait_for("^watching")
+    if way in ("poll", "uevent"):
+        guest.run("for pid in $(pidof timeline); do "
+                  "until grep -q sleeping /proc/$pid/status; do :; done; done")
+    return program
+
+
+def times_of(clone: Guest, programs: dict[str, Program]) -> dict[str, float]:
+    """In µs after the clone has taken the interrupt, for each step."""
+    times = {}
+    for way, program in programs.items():
+        copy = clone.program(program)
+        copy.wait_for(rf"^{LAST[way]} \d+$")
+        times |= {word: int(time) / 1000
+                  for word, time in re.findall(r"^(\w+) (\d+)$", copy.output, re.M)}
+    restored = times.pop("restored")
+    trace = re.findall(r" (\d+\.\d+): (\w+) <-", clone.run(f"cat {TRACING}/trace"))
+    for time, function in reversed(trace):
+        if float(time) * 1e6 >= restored:
+            times[function] = float(time) * 1e6
+    return {step: times[step] - times[START] for step in STEPS if step in times}
+
+
+def restores(kernel: Kernel, logs: Path, modules: bool) -> Iterator[dict[str, float]]:
+    """The times of each restore, with the modules, or of the kernel by itself."""
+    options = Options(kernel, build.image(kernel), guid=new_guid(), icount=True)
+    with Guest(options, logs) as guest:
+        if modules:
+            guest.load_modules()
+        guest.run(TRACE)
+        ways = ("poll", "uevent", "look") if modules else ("spin",)
+        programs = {way: start(guest, way) for way in ways}
+        with guest.snapshot() as snap:
+            for _ in range(RESTORES):
+                with snap.restore() as clone:
+                    yield times_of(clone, programs)
+
+
+def show(title: str, found: list[dict[str, float]]) -> None:
+    print(title)
+    for step, text in STEPS.items():
+        times = [times[step] for times in found if step in times]
+        if times:
+            print(f"  {text:<58}{min(times):>7.0f} to {max(times):.0f}")
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(kernels.FULL)
+    build.prepare(names, only="vmgenid")
+    print(f"µs after the interrupt, in {RESTORES} restores; 1 µs is 1000 instructions")
+    with host.locked("timeline", host.BUILD / "locks"):
+        for name in names:
+            host.progress(f"measuring with {name}")
+            kernel, logs = kernels.get(name), host.BUILD / f"logs/timeline-{name}"
+            shutil.rmtree(logs, ignore_errors=True)
+            try:
+                show(f"{name}, with the modules:", list(restores(kernel, logs / "with", True)))
+                if kernel.setting("VMGENID"):
+                    show(f"{name}, without them, by the kernel's own driver:",
+                         list(restores(kernel, logs / "without", False)))
+            except (GuestGone, AssertionError) as error:
+                raise host.SetupError(str(error)) from None
+
+
+if __name__ == "__main__":
+    host.main(main)
