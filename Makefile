@@ -126,9 +126,9 @@ bench: $(PYTHON) ## measure the cost of calls, bumps and 100,000 watchers, in in
 	@$(PYTHON) $(VM)/bench_openssl.py
 
 docs: $(PYTHON) ## build the documentation, in build/docs/
-	@kernel=$$(cd $(VM) && $(PYTHON) -c 'from harness import built_kernels, packages; \
-		packages.install((*packages.NEEDED, "python3-sphinx")); print(built_kernels.tree())') && \
-	KERNEL=$$kernel srctree=$(CURDIR) sphinx-build -q -W -b html Documentation build/docs
+	@kernel=$$(cd $(VM) && $(PYTHON) -c 'from harness import built_kernels, host, packages; \
+		host.main(lambda: (packages.install(packages.DOCS), print(built_kernels.tree())))') && \
+	KERNEL=$$kernel srctree=$(CURDIR) sphinx-build -q -W --keep-going -E -b html Documentation build/docs
 	@echo build/docs/index.html
 
 .PHONY: timeline

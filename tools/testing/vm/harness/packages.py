@@ -31,6 +31,8 @@ NEEDED = DEMO + (
     # tests
     "sparse", "python3-pytest", "python3-pytest-xdist", "python3-pytest-timeout",
 )
+# the documentation's site; the sources of a kernel, unpacked, have the rest
+DOCS = ("python3-sphinx", "furo", "graphviz", "pandoc", "perl", "xz-utils", "tar")
 LISTS = Path("/var/lib/apt/lists")
 DAY = 24 * 3600
 

@@ -55,3 +55,9 @@ def test_fresh_host_runs_demo_and_check(fresh):
     assert "Clone B" in fresh("make", "-C", "/sysgenid", "demo")
     fresh("make", "-C", "/sysgenid", "check", "JOBS=1", "PYTEST_ARGS=tests/driver/test_snapshot.py "
           "tests/driver/test_modules.py --kernel 6.1-cloud --kernel 6.12-trixie-cloud")
+
+
+@pytest.mark.timeout(3600)
+def test_make_docs(fresh):
+    """With another Sphinx and another furo than Debian 12 has."""
+    assert "build/docs/index.html" in fresh("make", "-C", "/sysgenid", "docs")

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The documentation: the site builds, its links lead somewhere, nothing is missing in it."""
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from harness import host
+
+DOCUMENTATION = host.ROOT / "Documentation"
+TEXTS = [*sorted(host.ROOT.glob("*.md")), *sorted(DOCUMENTATION.rglob("*.rst"))]
+# Sphinx makes these itself; their links are to pages that are tested.
+GENERATED = {"genindex.html", "search.html"}
+
+
+class Page(HTMLParser):
+    """The places and the links of a page."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.places, self.links = set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.places.add(found.get("id"))
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        elif tag in ("img", "script") and "src" in found:
+            self.links.append(found["src"])
+        elif tag == "object" and "data" in found:
+            self.links.append(found["data"])
+
+
+@pytest.fixture(scope="module")
+def site() -> dict[Path, Page]:
+    """The pages, built by `make docs`, which ends with an error if there is a warning."""
+    with host.locked("docs", host.BUILD / "locks"):
+        host.run(["make", "-s", "-C", host.ROOT, "docs"], "building the documentation")
+        return {path: Page(path) for path in sorted((host.BUILD / "docs").rglob("*.html"))
+                if path.name not in GENERATED}
+
+
+def test_links_within_the_site_lead_somewhere(site):
+    broken = []
+    for path, page in site.items():
+        for link in page.links:
+            if re.match(r"[a-z]+:", link):
+                continue
+            file, _, place = unquote(link).partition("#")
+            target = (path.parent / file.partition("?")[0]).resolve() if file else path
+            if not target.exists() or (place and target in site
+                                       and place not in site[target].places):
+                broken.append(f"{path.name}: {link}")
+    assert len(site) > 20 and not broken
+
+
+def test_every_page_can_be_found_by_a_search(site):
+    index = (host.BUILD / "docs/searchindex.js").read_text(encoding="utf-8")
+    for path in DOCUMENTATION.rglob("*.rst"):
+        assert f'"{path.relative_to(DOCUMENTATION).with_suffix("")}"' in index, path
+
+
+def test_files_that_the_texts_name_exist():
+    missing = []
+    for text in TEXTS:
+        content = text.read_text(encoding="utf-8")
+        named = set(re.findall(r"\bDocumentation/[\w/.-]+\w", content))
+        if text.suffix == ".md":
+            named |= set(re.findall(r"\]\(([^)#:]+)\)", content))
+        missing += [f"{text.name}: {name}" for name in sorted(named)
+                    if not (host.ROOT / name).exists()]
+    assert not missing
+
+
+def test_every_manual_page_is_in_the_site():
+    pages = [path for path in host.ROOT.glob("tools/**/man/*.[38]")
+             if not path.read_text(encoding="utf-8").startswith(".so ")]
+    assert len(pages) > 5
+    for path in pages:
+        page = DOCUMENTATION / "man" / f"{path.name}.rst"
+        assert f".. manpage:: {path.relative_to(host.ROOT)}\n" in page.read_text(encoding="utf-8")
+
+
+def selections() -> set[str]:
+    """The tests that the texts say how to choose."""
+    found = set()
+    for text in TEXTS:
+        content = " ".join(text.read_text(encoding="utf-8").split())
+        found |= {quoted or bare for quoted, bare in
+                  re.findall(r'make check(?: KERNEL=\S+)? T=(?:"([^"]+)"|(\w+))', content)}
+    return found
+
+
+def test_tests_that_the_texts_name_exist():
+    assert len(selections()) > 5
+    for selection in sorted(selections()):
+        said = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "--collect-only", "-k", selection],
+            cwd=host.ROOT / "tools/testing/vm", capture_output=True, text=True, check=False)
+        assert said.returncode == 0, f"T={selection} chooses no test"
+
+
+# Formats of messages, from their function's name on; C joins adjacent strings.
+STRING = r'"((?:[^"\\]|\\.)*)"'
+KERNEL = re.compile(r"\b(?:dev_err_probe|dev_err_once|dev_warn|dev_info|pr_\w+)\s*\(([^;]*?)" + STRING)
+# The others are for a wrong command line, and say all there is to say.
+COMMAND = re.compile(r'\b(?:die\((?!EXIT_USAGE)[^";]*|return\s+)((?:' + STRING + r"\s*)+)")
+EVENT = re.compile(r'\breport\(LOG_\w+,\s*"([\w-]+)"')
+REASON = re.compile(r'return "([^"]* [^"]*)";')
+
+
+def sources(*patterns: str) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for pattern in patterns
+                     for path in sorted(host.ROOT.glob(pattern)))
+
+
+def parts(message: str) -> list[str]:
+    """What is always the same of a message: the text between what varies."""
+    message = message.replace("\\n", "").removeprefix("sysgenid: ")
+    return [part for part in re.split(r"%[-#+ 0-9.]*[a-z]*[a-zA-Z]|\s*[:,]\s*$", message)
+            if len(part.strip(" :(),[]")) > 3]
+
+
+def missing(messages: list[str]) -> list[str]:
+    """Those that the page on troubleshooting does not have."""
+    page = " ".join((DOCUMENTATION / "troubleshooting.rst").read_text(encoding="utf-8").split())
+    return [message for message in messages
+            if not all(part.strip() in page for part in parts(message))]
+
+
+def test_troubleshooting_has_every_message_of_the_drivers():
+    text = sources("drivers/**/*.c", "compat/*.c")
+    messages = [found[1].removeprefix(": ") for found in KERNEL.findall(text)]
+    messages += REASON.findall(sources("compat/look.c"))
+    assert len(messages) > 25
+    assert not missing(messages)
+
+
+def test_troubleshooting_has_every_message_of_the_command():
+    text = sources("tools/sysgenid/*.c")
+    messages = ["".join(re.findall(STRING, found[0])) for found in COMMAND.findall(text)]
+    messages = [message for message in messages if " " in message]
+    assert len(messages) > 25
+    assert not missing(messages)
+
+
+def test_troubleshooting_has_every_event_of_the_overseer():
+    events = sorted(set(EVENT.findall(sources("tools/sysgenid/*.c"))))
+    assert len(events) > 12
+    page = (DOCUMENTATION / "troubleshooting.rst").read_text(encoding="utf-8")
+    assert not [event for event in events if f"``{event}``" not in page]
+
+
+def test_troubleshooting_has_the_message_of_the_library():
+    assert "clone detection unavailable: " in sources("tools/lib/sysgenid/log.c")
+    assert not missing(["clone detection unavailable: "])
