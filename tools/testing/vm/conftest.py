@@ -4,19 +4,24 @@
 A test that takes `kernel`, `guest` or `boot` runs once with each kernel of kernels.FULL.
 With --more-kernels, a test marked `every_kernel` runs with each kernel of kernels.MORE.
 """
+import hashlib
 import os
+import pickle
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from harness import acpi_tables, build, host, kernels
 from harness import built_kernels  # noqa: F401, registers more kernels
-from harness.guest import Guest, Options, Snapshot, accelerator, go, new_guid
+from harness.guest import Guest, Options, Saved, accelerator, go
 
+# The controller sets these options for the workers of pytest-xdist.
+SHARED = ("full", "kernels", "booted")
 FAILED = pytest.StashKey[bool]()
 GUESTS = pytest.StashKey[list]()
 # All guests have this GUID, and their clones another.
-GUID = new_guid()
+GUID = "2b7d3c50-7f0e-4d2c-9a55-0d6f0b8f6c11"
 
 
 def pytest_addoption(parser):
@@ -47,8 +52,8 @@ def choose_kernels(config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
-    """Passes the choice of kernels to a worker process; a hook of pytest-xdist."""
-    for name in ("full", "kernels"):
+    """Passes what the controller has set to a worker process; a hook of pytest-xdist."""
+    for name in SHARED:
         node.workerinput[name] = getattr(node.config.option, name)
 
 
@@ -72,10 +77,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "debian: needs a whole Debian; make check-debian")
     config.addinivalue_line("markers", "long: a longer form of another test; make check-long")
     if hasattr(config, "workerinput"):
-        for name in ("full", "kernels"):
+        for name in SHARED:
             setattr(config.option, name, config.workerinput[name])
         return
     choose_kernels(config)
+    config.option.booted = str(host.BUILD / f"booted-{os.getpid()}")
     if config.option.collectonly:
         return
     try:
@@ -86,6 +92,16 @@ def pytest_configure(config):
             build.prepare(config.option.kernels)
     except host.SetupError as error:
         pytest.exit(f"error: {error}", returncode=1)
+
+
+def pytest_unconfigure(config):
+    """Removes the snapshots that the workers shared, and those of killed runs."""
+    if hasattr(config, "workerinput"):
+        return
+    for directory in host.BUILD.glob("booted-*"):
+        pid = directory.name.removeprefix("booted-")
+        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def pytest_generate_tests(metafunc):
@@ -144,13 +160,21 @@ def family(item) -> list[Guest]:
     return [member for guest in item.stash.get(GUESTS, []) for member in guest.family()]
 
 
+def boot_once(options: Options, logs: Path, name: str, directory: Path) -> Saved:
+    """Boots a guest unless a worker has, and returns its snapshot in the shared directory."""
+    key = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
+    path, state = directory / key, directory / f"{key}.state"
+    with host.locked(key, directory):
+        if not state.exists():
+            with Guest(options, logs, f"{name}-boot") as guest, guest.snapshot(path) as snap:
+                state.write_bytes(pickle.dumps(snap.state))
+    return Saved(path, pickle.loads(state.read_bytes()))
+
+
 @pytest.fixture(scope="session")
-def booted():
-    """Snapshots of freshly booted guests, by their options."""
-    snapshots: dict[Options, Snapshot] = {}
-    yield snapshots
-    for snapshot in snapshots.values():
-        snapshot.file.close()
+def booted(pytestconfig) -> Path:
+    """Returns the directory of the snapshots of freshly booted guests."""
+    return Path(pytestconfig.option.booted)
 
 
 @pytest.fixture
@@ -182,10 +206,7 @@ def boot(request, kernel, booted, logs):
         if fresh:
             guest = Guest(options, logs, name)
         else:
-            if options not in booted:
-                with Guest(options, logs, f"{name}-boot") as first:
-                    booted[options] = first.snapshot()
-            guest = Guest(options, logs, name, booted[options])
+            guest = Guest(options, logs, name, boot_once(options, logs, name, booted))
             go(guest)
         guests.append(guest)
         return guest
@@ -198,26 +219,21 @@ def boot(request, kernel, booted, logs):
             guest.close()
 
 
-@pytest.fixture(scope="session")
-def reduced_tables():
-    """ACPI tables of machines without an SCI, by kernel."""
-    return {}
-
-
 @pytest.fixture(params=["sci", "ged"])
-def delivery(request, boot, kernel, reduced_tables, tmp_path_factory) -> dict:
+def delivery(request, boot, kernel, booted) -> dict:
     """Options of a machine with ACPI events by the SCI, or by a Generic Event Device."""
     if request.param == "sci":
         return {}
     if kernel.architecture == "arm64":
         pytest.skip("arm64 guests have no ACPI, but an interrupt of the device")
-    if kernel not in reduced_tables:
-        directory = tmp_path_factory.mktemp("reduced")
-        with boot() as plain:
-            fadt = acpi_tables.hardware_reduced(acpi_tables.dump(plain, "FACP"))
-        reduced_tables[kernel] = acpi_tables.archive(
-            directory, fadt, acpi_tables.compiled(acpi_tables.EVENT_DEVICE, directory))
-    return {"acpi": reduced_tables[kernel]}
+    directory = booted / f"reduced-{kernel.name}"
+    with host.locked(directory.name, booted):
+        if not directory.exists():
+            with host.making(directory) as temporary, boot() as plain:
+                fadt = acpi_tables.hardware_reduced(acpi_tables.dump(plain, "FACP"))
+                acpi_tables.archive(
+                    temporary, fadt, acpi_tables.compiled(acpi_tables.EVENT_DEVICE, temporary))
+    return {"acpi": directory / acpi_tables.ARCHIVE}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from harness import host
 from harness.guest import Guest
 from harness.initramfs import Image
 
+ARCHIVE = "tables.cpio"
 # The OEM ids of QEMU's table that describes its generation ID.
 QEMU_OEM = ("BOCHS ", "VMGENID")
 # A Generic Event Device (ACPI 6.5, 5.6.9) reports the event of QEMU's generation ID
@@ -78,7 +79,7 @@ def archive(directory: Path, *tables: bytes) -> Path:
     image = Image()
     for number, table in enumerate(tables):
         image.file(f"kernel/firmware/acpi/{number}.aml", table)
-    return image.write(directory / "tables.cpio")
+    return image.write(directory / ARCHIVE)
 
 
 def with_revision(table: bytes, revision: int) -> bytes:

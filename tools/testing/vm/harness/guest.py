@@ -11,6 +11,7 @@ ends.
 """
 import fcntl
 import os
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -146,7 +147,7 @@ class Guest:
     """A running guest. It has to be closed, best by `with`."""
 
     def __init__(self, options: Options, logs: Path, name: str = "guest",
-                 snapshot: "Snapshot | None" = None, resumed: State | None = None):
+                 snapshot: "Snapshot | Saved | None" = None, resumed: State | None = None):
         """Boots a guest, or restores it from a snapshot, or resumes it from its disk.
 
         resumed is the state of its programs when it hibernated.
@@ -191,7 +192,7 @@ class Guest:
             self._launch(None, None)
             self._wait_ready()
 
-    def _launch(self, snapshot: "Snapshot | None", resumed: State | None) -> None:
+    def _launch(self, snapshot: "Snapshot | Saved | None", resumed: State | None) -> None:
         agent, agent_end = socket.socketpair()
         monitor, monitor_end = socket.socketpair()
         test, test_end = socket.socketpair()
@@ -219,7 +220,7 @@ class Guest:
             if by_hand:
                 self.hypervisor = arm64.Hypervisor(test, self.qmp)
             if snapshot:
-                self.qmp.command("migrate-incoming", uri=f"exec:cat {snapshot.path}")
+                self.qmp.command("migrate-incoming", uri=f"exec:cat {shlex.quote(str(snapshot.path))}")
         except QmpError as error:
             self._died(str(error))
 
@@ -292,9 +293,9 @@ class Guest:
 
     # Snapshots
 
-    def snapshot(self) -> "Snapshot":
-        """Stops the guest, saves it, and ends it."""
-        return Snapshot(self)
+    def snapshot(self, path: Path | None = None) -> "Snapshot":
+        """Stops the guest, saves it (to a file of that name, if given), and ends it."""
+        return Snapshot(self, path)
 
     # The log
 
@@ -361,13 +362,20 @@ class Guest:
             self.close()
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A saved guest in a file that outlives it, for Guest() to restore."""
+    path: Path
+    state: State
+
+
 class Snapshot:
     """A saved guest, from which any number of clones can be restored."""
 
-    def __init__(self, guest: Guest):
+    def __init__(self, guest: Guest, path: Path | None = None):
         self.guest = guest
         self.options = guest.options
-        self.file = tempfile.TemporaryFile(dir=guest.logs)
+        self.file = open(path, "wb") if path else tempfile.TemporaryFile(dir=guest.logs)
         self.path = f"/proc/{os.getpid()}/fd/{self.file.fileno()}"
         try:
             guest.qmp.command("stop")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from harness.channel import Program
 from harness.guest import Guest
 
-RESTORES = 20
+RESTORES = 10
 # For tests where a bug shows in most restores, and for slow kernels, which look for
 # other bugs.
 FEWER_RESTORES = 5

@@ -12,7 +12,7 @@ LOOKS = f"/sys/module/{BACKEND}/parameters/looks"
 DRIVER = f"/sys/bus/platform/drivers/{BACKEND}"
 FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
 TRACING = "/sys/kernel/debug/tracing"
-RESTORES = 5
+RESTORES = 3
 
 
 def looks(guest: Guest) -> str:
@@ -107,7 +107,7 @@ until [ -e /run/end ]; do
 done"""
 
 
-@pytest.mark.parametrize("smp", [1, 2])
+@pytest.mark.parametrize("smp", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_looks_come_and_go_under_draws_and_restores(boot, smp):
     # QEMU's threads race when the kernel patches code that another CPU runs: 6.12 dies of
     # an unexpected int3, even with the function tracer alone.
