@@ -76,6 +76,24 @@ def test_files_that_the_texts_name_exist():
     assert not missing
 
 
+def selects(expression: str, test: str) -> bool:
+    """Evaluates an expression of pytest's -k for the name of a test."""
+    return eval(re.sub(r"\b(?!(?:and|or|not)\b)[\w-]+", lambda word: str(word[0] in test),
+                       expression))
+
+
+def test_commands_in_the_texts_select_tests():
+    listed = host.run([sys.executable, "-m", "pytest", "--collect-only", "-q", "-m",
+                       "not debian and not long"], "listing the tests",
+                      cwd=host.ROOT / "tools/testing/vm")
+    tests = [line for line in listed.splitlines() if "::" in line]
+    expressions = {(text.name, quoted or word) for text in TEXTS for quoted, word in
+                   re.findall(r'\bT=(?:"([^"]+)"|([\w-]+))', text.read_text(encoding="utf-8"))}
+    assert len(expressions) > 10
+    assert not [(text, expression) for text, expression in sorted(expressions)
+                if not any(selects(expression, test) for test in tests)]
+
+
 def test_every_manual_page_is_in_the_site():
     pages = [path for path in host.ROOT.glob("tools/**/man/*.[38]")
              if not path.read_text(encoding="utf-8").startswith(".so ")]
