@@ -21,7 +21,7 @@ KERNEL ?=
 T ?=
 CHOICE = $(addprefix --kernel ,$(KERNEL)) $(if $(T),-k "$(T)")
 
-.PHONY: docs overlay modules install install-modules install-userspace install-openssl check check-host check-all check-kernels check-kernels-short check-long check-debian check-overseer check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
+.PHONY: docs overlay modules install install-modules install-userspace install-openssl check check-host check-all check-kernels check-kernels-short check-hosts check-hosts-short check-long check-debian check-overseer check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
 
 modules: ## build the modules for KDIR (default: the running kernel), in build/RELEASE/
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
@@ -53,16 +53,16 @@ deb: $(PYTHON) ## build Debian packages, in build/deb/
 
 check: $(PYTHON) ## run the tests in guests with Debian's kernels; KERNEL=NAME and T=TESTS select some
 	@cd $(VM) && $(PYTHON) -m harness.packages
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not long" $(CHOICE) $(PYTEST_ARGS)
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not long and not hosts" $(CHOICE) $(PYTEST_ARGS)
 
 check-host: $(PYTHON) ## run the tests without a guest, in a minute: command, hooks, library, packaging
 	@cd $(VM) && $(PYTHON) -m harness.packages
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --no-guests -m "not debian and not long" \
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --no-guests -m "not debian and not long and not hosts" \
 		$(if $(T),-k "$(T)") $(PYTEST_ARGS) tests/userspace tests/host tests/packaging/test_install.py
 
 check-long: $(PYTHON) ## run the longer forms of check's tests, with many restores
 	@cd $(VM) && $(PYTHON) -m harness.packages
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m long $(PYTEST_ARGS)
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "long and not hosts" $(PYTEST_ARGS)
 
 check-kernels: $(PYTHON) ## test the guarantees with Debian 13's kernels, backports, rt, and the oldest 6.1
 	@cd $(VM) && $(PYTHON) -m harness.packages
@@ -73,10 +73,18 @@ check-kernels-short: $(PYTHON) ## run the most important tests of check-kernels,
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.1-oldest --kernel 6.12-trixie-rt \
 		--kernel backports-cloud -m "every_kernel and short" $(PYTEST_ARGS)
 
+check-hosts: $(PYTHON) ## test what each operation of libvirt, Xen, QEMU and CRIU does to the generation
+	@cd $(VM) && $(PYTHON) -m harness.packages hosts
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m hosts $(CHOICE) $(PYTEST_ARGS)
+
+check-hosts-short: $(PYTHON) ## run the most important of these, with one kernel
+	@cd $(VM) && $(PYTHON) -m harness.packages hosts
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.1-cloud -m "hosts and short" $(PYTEST_ARGS)
+
 check-all: $(PYTHON) ## run every test with every kernel; takes hours
 	@cd $(VM) && $(PYTHON) -m harness.packages
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian" --every-stock-kernel $(PYTEST_ARGS)
-	@$(MAKE) check-debian check-overseer check-programs check-debug check-kcsan
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not hosts" --every-stock-kernel $(PYTEST_ARGS)
+	@$(MAKE) check-hosts check-debian check-overseer check-programs check-debug check-kcsan
 
 check-debian: $(PYTHON) ## install, upgrade and purge the packages in Debian 12 and 13, and clone these systems
 	@cd $(VM) && $(PYTHON) -c 'from harness import debian, host, packages; host.main( \
@@ -97,7 +105,7 @@ check-programs: $(PYTHON) ## count repeated draws of many programs in 20 pairs o
 check-debug: $(PYTHON) ## run the tests in a debug kernel, with injected failures; builds it first
 	@cd $(VM) && $(PYTHON) -m harness.packages
 	@rm -rf build/coverage
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-debug -m "not debian and not long" \
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-debug -m "not debian and not long and not hosts" \
 		--ignore tests/driver/test_costs.py $(PYTEST_ARGS) \
 		tests/driver $(addprefix tests/userspace/test_,command.py libsysgenid.py)
 	@$(PYTHON) $(VM)/gcov.py

@@ -75,6 +75,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "every_kernel: runs with kernels.MORE, too")
     config.addinivalue_line("markers", "short: the most important of these; make check-kernels-short")
     config.addinivalue_line("markers", "debian: needs a whole Debian; make check-debian")
+    config.addinivalue_line("markers", "hosts: needs a host other than the harness; make check-hosts")
     config.addinivalue_line("markers", "long: a longer form of another test; make check-long")
     if hasattr(config, "workerinput"):
         for name in SHARED:
@@ -148,6 +149,10 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {what}: {figures}")
     for name, why in terminalreporter.config.option.missing.items():
         terminalreporter.write_line(f"NOT TESTED with the kernel {name}: {why}", red=True, bold=True)
+    for report in terminalreporter.getreports("skipped"):
+        if "hosts" in report.keywords:
+            terminalreporter.write_line(f"NOT TESTED: {report.nodeid}: {report.longrepr[2]}",
+                                        red=True, bold=True)
 
 
 def pytest_report_header(config):

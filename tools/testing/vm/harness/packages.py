@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The Debian packages that the tests and tools need, and their installation.
 
-Run as a program, it installs the missing ones.
+Run as a program, it installs the missing ones; with the argument `hosts`, those of
+make check-hosts, too.
 """
 import os
 import subprocess
@@ -33,6 +34,10 @@ NEEDED = DEMO + (
 )
 # the documentation's site; the sources of a kernel, unpacked, have the rest
 DOCS = ("python3-sphinx", "furo", "graphviz", "pandoc", "perl", "xz-utils", "tar")
+# make check-hosts only
+HOSTS = (
+    "libvirt-daemon", "libvirt-clients", "libxml2-utils", "python3-libvirt", "qemu-utils",
+)
 LISTS = Path("/var/lib/apt/lists")
 DAY = 24 * 3600
 
@@ -96,4 +101,4 @@ def install(packages: tuple[str, ...] = NEEDED) -> None:
 
 
 if __name__ == "__main__":
-    host.main(install)
+    host.main(lambda: install(NEEDED + (HOSTS if "hosts" in sys.argv[1:] else ())))
