@@ -140,15 +140,15 @@ docs: $(PYTHON) ## build the documentation, in build/docs/
 	@echo build/docs/index.html
 
 .PHONY: timeline
-timeline: $(PYTHON) ## measure what happens in a guest after its restore, and when
+timeline: $(PYTHON) ## measure the time of each event in a guest after its restore
 	@cd $(VM) && $(PYTHON) -m harness.packages
 	@$(PYTHON) $(VM)/timeline.py
 
 .PHONY: dist
-dist: ## make the tarball of a release, of what is committed, in build/dist/
-	@test -e .git || { echo "error: no git checkout: make dist packs what is committed" >&2; exit 1; }
+dist: ## make the release's tarball from the last commit, in build/dist/
+	@test -e .git || { echo "error: make dist needs a git checkout" >&2; exit 1; }
 	@mkdir -p build/dist
-	@git diff-index --quiet HEAD -- || echo "warning: changes that are not committed are left out" >&2
+	@git diff-index --quiet HEAD -- || echo "warning: uncommitted changes are left out; commit them first" >&2
 	@git -c tar.tar.gz.command='gzip -9n' archive --format=tar.gz --prefix=sysgenid-$(VERSION)/ \
 		-o build/dist/sysgenid-$(VERSION).tar.gz HEAD
 	@echo build/dist/sysgenid-$(VERSION).tar.gz

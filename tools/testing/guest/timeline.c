@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Takes the times of what follows a restore, for one of these each:
+ * Prints the time of an event after a restore. Its argument selects the event:
  *
- *   look		a busy loop on the mapped counter: "restored NS", the last moment
- *		in which the GUID in memory was the old one, and "counter NS"
- *   spin		a busy loop: "restored NS", and ends 200 ms later
- *   poll		a program that sleeps in poll() of /dev/sysgenid: "poll NS"
- *   uevent	a program that waits for the device's uevent: "uevent NS"
+ *   look	loops on the mapped counter: prints "restored NS", the last time when the
+ *		GUID in memory was the old one, and "counter NS"
+ *   spin	loops: prints "restored NS" 200 ms later
+ *   poll	sleeps in poll() of /dev/sysgenid: prints "poll NS"
+ *   uevent	waits for the device's uevent: prints "uevent NS"
  *
- * Each says "watching" first. NS is CLOCK_MONOTONIC in nanoseconds, which a clone
- * continues from its snapshot.
+ * Prints "watching" first. NS is CLOCK_MONOTONIC in nanoseconds, which a clone continues
+ * from its snapshot.
  */
 #define _GNU_SOURCE
 #include <linux/netlink.h>
@@ -41,7 +41,7 @@ static void say_time(const char *what, long long time)
 	fflush(stdout);
 }
 
-/* Returns the last moment in which the GUID in memory was the old one. */
+/* Returns the last time when the GUID in memory was the old one. */
 static long long wait_for_restore(void)
 {
 	long long last = 0, time;

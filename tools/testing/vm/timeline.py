@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Measures what happens in a guest after its restore, and when.
+"""Measures the time of each event in a guest after its restore.
 
-A nanosecond of the guest's time is one instruction here, so that the times are the
-same on any machine. Prints them for each kernel; `make timeline` runs it.
+With icount, a nanosecond is an instruction, so that the times are the same on any
+machine. Prints the times for each kernel. `make timeline` runs it.
 """
 import re
 import shutil
@@ -18,7 +18,7 @@ from harness.kernels import Kernel
 RESTORES = 5
 START = "handle_irq_event"
 TRACING = "/sys/kernel/tracing"
-# The kernel's functions, with times of CLOCK_MONOTONIC, as the programs print them.
+# Traces the kernel's functions with CLOCK_MONOTONIC, which the programs print, too.
 TRACE = f"""
 mount -t tracefs tracefs {TRACING} && cd {TRACING} && echo mono > trace_clock
 echo {START} crng_reseed > set_ftrace_filter
@@ -26,21 +26,21 @@ grep -q sysgenid_bump_generation available_filter_functions &&
     echo sysgenid_bump_generation >> set_ftrace_filter
 echo function > current_tracer
 """
-# Functions of the kernel, and words of the program `timeline`, in the order of a restore.
+# The kernel's functions and the words of guest/timeline.c, in the order of a restore.
 STEPS = {
     START: "the interrupt is taken",
     "crng_reseed": "the random number generator is reseeded",
     "sysgenid_bump_generation": "the new generation is published",
-    "counter": "a busy program goes on, and sees it in the mapped counter",
+    "counter": "a busy program sees it in the mapped counter",
     "poll": "a program that slept in poll() runs",
     "uevent": "a program that waited for the uevent runs",
 }
-# The last word that it prints, by its argument.
+# The last word that the program prints, by its argument.
 LAST = {"look": "counter", "spin": "restored", "poll": "poll", "uevent": "uevent"}
 
 
 def start(guest: Guest, way: str) -> Program:
-    """The program in the guest that takes a time in that way; it sleeps, if it is to sleep."""
+    """Starts the program; with "poll" and "uevent", returns once it sleeps."""
     program = guest.start(f"timeline {way}")
     program.wait_for("^watching")
     if way in ("poll", "uevent"):
@@ -50,7 +50,7 @@ def start(guest: Guest, way: str) -> Program:
 
 
 def times_of(clone: Guest, programs: dict[str, Program]) -> dict[str, float]:
-    """In µs after the clone has taken the interrupt, for each step."""
+    """Returns each step's time in µs after the clone has taken the interrupt."""
     times = {}
     for way, program in programs.items():
         copy = clone.program(program)
@@ -66,7 +66,7 @@ def times_of(clone: Guest, programs: dict[str, Program]) -> dict[str, float]:
 
 
 def restores(kernel: Kernel, logs: Path, modules: bool) -> Iterator[dict[str, float]]:
-    """The times of each restore, with the modules, or of the kernel by itself."""
+    """Yields the times of each restore, with or without the modules."""
     options = Options(kernel, build.image(kernel), guid=new_guid(), icount=True)
     with Guest(options, logs) as guest:
         if modules:

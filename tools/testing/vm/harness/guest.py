@@ -364,7 +364,7 @@ class Guest:
 
 @dataclass(frozen=True)
 class Saved:
-    """A saved guest in a file that outlives it, for Guest() to restore."""
+    """A saved guest, in a file that outlives the process, for Guest() to restore."""
     path: Path
     state: State
 

@@ -58,7 +58,7 @@ def run(argv: list[str | Path], doing: str, **options) -> str:
 
 
 def sources(*names: str) -> list[Path]:
-    """The project's own files in those places: in a checkout, or in a release's tarball."""
+    """Returns the project's files in these places, in a checkout or a release's tarball."""
     if (ROOT / ".git").exists():
         listed = run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "--", *names],
                      "listing the sources").splitlines()

@@ -32,7 +32,7 @@ NEEDED = DEMO + (
     # tests
     "sparse", "python3-pytest", "python3-pytest-xdist", "python3-pytest-timeout",
 )
-# the documentation's site; the sources of a kernel, unpacked, have the rest
+# the documentation's site; an unpacked kernel source has the rest
 DOCS = ("python3-sphinx", "furo", "graphviz", "pandoc", "perl", "xz-utils", "tar")
 # make check-hosts only
 HOSTS = (

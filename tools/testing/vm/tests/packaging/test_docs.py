@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The documentation: the site builds, its links lead somewhere, nothing is missing in it."""
+"""The documentation: the site builds, its links are valid, and it is complete."""
 import re
 import subprocess
 import sys
@@ -12,12 +12,12 @@ from harness import host
 
 DOCUMENTATION = host.ROOT / "Documentation"
 TEXTS = [*sorted(host.ROOT.glob("*.md")), *sorted(DOCUMENTATION.rglob("*.rst"))]
-# Sphinx makes these itself; their links are to pages that are tested.
+# Sphinx generates these pages, whose links lead to tested pages.
 GENERATED = {"genindex.html", "search.html"}
 
 
 class Page(HTMLParser):
-    """The places and the links of a page."""
+    """The anchors and the links of a page."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -37,14 +37,14 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site() -> dict[Path, Page]:
-    """The pages, built by `make docs`, which ends with an error if there is a warning."""
+    """The pages that `make docs` builds; a warning of Sphinx is an error."""
     with host.locked("docs", host.BUILD / "locks"):
         host.run(["make", "-s", "-C", host.ROOT, "docs"], "building the documentation")
         return {path: Page(path) for path in sorted((host.BUILD / "docs").rglob("*.html"))
                 if path.name not in GENERATED}
 
 
-def test_links_within_the_site_lead_somewhere(site):
+def test_site_links_are_valid(site):
     broken = []
     for path, page in site.items():
         for link in page.links:
@@ -58,13 +58,13 @@ def test_links_within_the_site_lead_somewhere(site):
     assert len(site) > 20 and not broken
 
 
-def test_every_page_can_be_found_by_a_search(site):
+def test_search_finds_every_page(site):
     index = (host.BUILD / "docs/searchindex.js").read_text(encoding="utf-8")
     for path in DOCUMENTATION.rglob("*.rst"):
         assert f'"{path.relative_to(DOCUMENTATION).with_suffix("")}"' in index, path
 
 
-def test_files_that_the_texts_name_exist():
+def test_named_files_exist():
     missing = []
     for text in TEXTS:
         content = text.read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def selects(expression: str, test: str) -> bool:
                        expression))
 
 
-def test_commands_in_the_texts_select_tests():
+def test_commands_in_texts_select_tests():
     listed = host.run([sys.executable, "-m", "pytest", "--collect-only", "-q", "-m",
                        "not debian and not long"], "listing the tests",
                       cwd=host.ROOT / "tools/testing/vm")
@@ -94,7 +94,7 @@ def test_commands_in_the_texts_select_tests():
                 if not any(selects(expression, test) for test in tests)]
 
 
-def test_every_manual_page_is_in_the_site():
+def test_site_has_every_manual_page():
     pages = [path for path in host.ROOT.glob("tools/**/man/*.[38]")
              if not path.read_text(encoding="utf-8").startswith(".so ")]
     assert len(pages) > 5
@@ -104,7 +104,7 @@ def test_every_manual_page_is_in_the_site():
 
 
 def selections() -> set[str]:
-    """The tests that the texts say how to choose."""
+    """Returns the expressions that select tests in the documentation."""
     found = set()
     for text in TEXTS:
         content = " ".join(text.read_text(encoding="utf-8").split())
@@ -113,19 +113,19 @@ def selections() -> set[str]:
     return found
 
 
-def test_tests_that_the_texts_name_exist():
+def test_named_tests_exist():
     assert len(selections()) > 5
     for selection in sorted(selections()):
         said = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "--collect-only", "-k", selection],
             cwd=host.ROOT / "tools/testing/vm", capture_output=True, text=True, check=False)
-        assert said.returncode == 0, f"T={selection} chooses no test"
+        assert said.returncode == 0, f"T={selection} selects no test"
 
 
-# Formats of messages, from their function's name on; C joins adjacent strings.
+# Calls with the format of a message; C joins adjacent strings.
 STRING = r'"((?:[^"\\]|\\.)*)"'
 KERNEL = re.compile(r"\b(?:dev_err_probe|dev_err_once|dev_warn|dev_info|pr_\w+)\s*\(([^;]*?)" + STRING)
-# The others are for a wrong command line, and say all there is to say.
+# Messages about a wrong command line (EXIT_USAGE) are not in the documentation.
 COMMAND = re.compile(r'\b(?:die\((?!EXIT_USAGE)[^";]*|return\s+)((?:' + STRING + r"\s*)+)")
 EVENT = re.compile(r'\breport\(LOG_\w+,\s*"([\w-]+)"')
 REASON = re.compile(r'return "([^"]* [^"]*)";')
@@ -137,20 +137,20 @@ def sources(*patterns: str) -> str:
 
 
 def parts(message: str) -> list[str]:
-    """What is always the same of a message: the text between what varies."""
+    """Returns the constant parts of a message's format."""
     message = message.replace("\\n", "").removeprefix("sysgenid: ")
     return [part for part in re.split(r"%[-#+ 0-9.]*[a-z]*[a-zA-Z]|\s*[:,]\s*$", message)
             if len(part.strip(" :(),[]")) > 3]
 
 
 def missing(messages: list[str]) -> list[str]:
-    """Those that the page on troubleshooting does not have."""
+    """Returns the messages that the page on troubleshooting lacks."""
     page = " ".join((DOCUMENTATION / "troubleshooting.rst").read_text(encoding="utf-8").split())
     return [message for message in messages
             if not all(part.strip() in page for part in parts(message))]
 
 
-def test_troubleshooting_has_every_message_of_the_drivers():
+def test_troubleshooting_has_every_driver_message():
     text = sources("drivers/**/*.c", "compat/*.c")
     messages = [found[1].removeprefix(": ") for found in KERNEL.findall(text)]
     messages += REASON.findall(sources("compat/look.c"))
@@ -158,7 +158,7 @@ def test_troubleshooting_has_every_message_of_the_drivers():
     assert not missing(messages)
 
 
-def test_troubleshooting_has_every_message_of_the_command():
+def test_troubleshooting_has_every_command_message():
     text = sources("tools/sysgenid/*.c")
     messages = ["".join(re.findall(STRING, found[0])) for found in COMMAND.findall(text)]
     messages = [message for message in messages if " " in message]
@@ -166,13 +166,13 @@ def test_troubleshooting_has_every_message_of_the_command():
     assert not missing(messages)
 
 
-def test_troubleshooting_has_every_event_of_the_overseer():
+def test_troubleshooting_has_every_overseer_event():
     events = sorted(set(EVENT.findall(sources("tools/sysgenid/*.c"))))
     assert len(events) > 12
     page = (DOCUMENTATION / "troubleshooting.rst").read_text(encoding="utf-8")
     assert not [event for event in events if f"``{event}``" not in page]
 
 
-def test_troubleshooting_has_the_message_of_the_library():
+def test_troubleshooting_has_library_message():
     assert "clone detection unavailable: " in sources("tools/lib/sysgenid/log.c")
     assert not missing(["clone detection unavailable: "])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A release: one version everywhere, and a tarball that needs nothing else."""
+"""A release: one version in all files, and a self-contained tarball."""
 import os
 import re
 import subprocess
@@ -18,18 +18,18 @@ def text_of(name: str) -> str:
     return (host.ROOT / name).read_text(encoding="utf-8")
 
 
-def test_changelog_and_news_begin_with_the_version():
+def test_changelog_and_news_start_with_version():
     assert re.match(r"sysgenid \((.*?)\)", text_of("debian/changelog"))[1] == VERSION
     assert re.search(r"^## (\S+)", text_of("NEWS.md"), re.M)[1] == VERSION
 
 
-def test_dkms_has_the_version():
+def test_dkms_has_version():
     said = host.run(["bash", "-c", '. "$1"; echo "$PACKAGE_VERSION"', "bash",
                      host.ROOT / "dkms.conf"], "reading dkms.conf")
     assert said.strip() == VERSION
 
 
-def test_header_of_the_library_has_the_version():
+def test_library_header_has_version():
     numbers = re.findall(r"^#define SYSGENID_VERSION_(?:MAJOR|MINOR|PATCH)\s+(\d+)$",
                          text_of("tools/lib/sysgenid/sysgenid.h"), re.M)
     assert ".".join(numbers) == VERSION
@@ -38,7 +38,7 @@ def test_header_of_the_library_has_the_version():
 @pytest.fixture(scope="module")
 def tarball() -> Path:
     if not (host.ROOT / ".git").exists():
-        pytest.skip("a tarball is made of a git checkout")
+        pytest.skip("make dist needs a git checkout")
     packages.install(NEEDED)
     with host.locked("dist", host.BUILD / "locks"):
         return host.ROOT / host.run(["make", "-s", "-C", host.ROOT, "dist"],
@@ -47,7 +47,7 @@ def tarball() -> Path:
 
 @pytest.fixture
 def unpacked(tarball, tmp_path) -> Path:
-    """The release's directory, with no git repository around."""
+    """The release's directory, outside of any git repository."""
     with tarfile.open(tarball) as tar:
         tar.extractall(tmp_path)
     top = tmp_path / f"sysgenid-{VERSION}"
@@ -57,14 +57,14 @@ def unpacked(tarball, tmp_path) -> Path:
     return top
 
 
-def test_two_tarballs_of_one_commit_are_the_same(tarball):
+def test_tarball_is_reproducible(tarball):
     first = tarball.read_bytes()
     host.run(["make", "-s", "-C", host.ROOT, "dist"], "making the tarball again",
              env=os.environ | {"TZ": "Asia/Tokyo", "LC_ALL": "C"}, umask=0o077)
     assert tarball.read_bytes() == first
 
 
-def test_tarball_installs_outside_of_git_with_the_version_in_all_parts(unpacked, tmp_path):
+def test_tarball_installs_outside_git_with_version(unpacked, tmp_path):
     kernel = kernels.get(KERNEL)
     root = tmp_path / "root"
     build.make(kernel, "-C", unpacked, f"KDIR={kernel.build_tree}", f"INSTALL_MOD_PATH={root}",
@@ -85,8 +85,8 @@ def test_tarball_installs_outside_of_git_with_the_version_in_all_parts(unpacked,
 
 
 @pytest.mark.long
-def test_tarball_passes_tests_of_its_own_outside_of_git(unpacked):
+def test_tarball_passes_its_tests_outside_git(unpacked):
     said = host.run(["make", "-C", unpacked, "check", f"KERNEL={KERNEL}", "JOBS=1",
-                     "T=new_guid_is_one_new_generation or readme or has_the_version"],
+                     "T=new_guid_bumps_once or readme or has_version"],
                     "testing the tarball")
     assert re.search(r"^=+ [4-9] passed, ", said, re.M), said

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The commands that the documentation shows as a console print in a guest what it says.
+"""The documentation's console commands print the documented output in a guest.
 
-A block `.. code-block:: console` has commands behind "# ", each with what it prints;
-"…" stands for what varies. Those of one page run in one guest, one after the other.
+A block `.. code-block:: console` has commands after "# ", each with its output. "…" in the
+output stands for any text. The commands of a page run in one guest, in order.
 """
 import re
 import textwrap
@@ -19,7 +19,7 @@ PAGES = [path for path in sorted((host.ROOT / "Documentation").rglob("*.rst"))
 
 
 def commands(page: Path) -> list[tuple[str, str]]:
-    """Each command of a page, and what it prints."""
+    """Returns each command of a page with its output."""
     found = []
     for block in BLOCK.findall(page.read_text(encoding="utf-8")):
         for part in re.split(r"^# ", textwrap.dedent(block), flags=re.M)[1:]:
@@ -29,7 +29,7 @@ def commands(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_commands_of_the_documentation_print_what_it_says(page, boot, kernel):
+def test_documented_commands_print_documented_output(page, boot, kernel):
     guest = boot(image=userspace.make_image(kernel))
     guest.load_modules()
     for command, printed in commands(page):

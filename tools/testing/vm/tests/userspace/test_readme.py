@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The README's examples do in a clone what the README says."""
+"""The README's examples keep its promises in clones."""
 import re
 
 import pytest
@@ -14,7 +14,7 @@ NAMES = ("library", "device")
 
 
 def examples() -> dict[str, str]:
-    """The programs in C that the README shows, the one with the library first."""
+    """Returns the README's programs in C: the one with the library, then the other."""
     text = (host.ROOT / "README.md").read_text(encoding="utf-8")
     return dict(zip(NAMES, re.findall(r"^```c\n(.*?)^```$", text, re.M | re.S), strict=True))
 
@@ -31,7 +31,7 @@ def image(kernel):
             host.run(["gcc", *STRICT, f"-I{LIB}", "-o", OUTPUT / name, OUTPUT / f"{name}.c",
                       OUTPUT / "lib/libsysgenid.a"], f"compiling the README's example {name}")
             contents.file(f"test/readme-{name}", OUTPUT / name)
-        return contents.write(build.folder(kernel) / "readme.cpio")
+        return contents.write(build.directory(kernel) / "readme.cpio")
 
 
 def next_id(guest, program, count: int) -> str:
@@ -39,7 +39,7 @@ def next_id(guest, program, count: int) -> str:
     return program.wait_for(r"\A(?:[0-9a-f]{16}\n){%d}([0-9a-f]{16})$" % count)[1]
 
 
-def test_the_example_with_the_library_gives_no_identifier_to_two_clones(boot, image):
+def test_library_example_never_repeats_identifier(boot, image):
     guest = boot(image=image)
     guest.load_modules()
     guest.run("mkfifo /run/ask")
@@ -55,7 +55,7 @@ def test_the_example_with_the_library_gives_no_identifier_to_two_clones(boot, im
     assert len(drawn | {third}) == 3
 
 
-def test_the_example_without_the_library_adjusts_and_acknowledges(boot, image):
+def test_device_example_adjusts_and_acknowledges(boot, image):
     guest = boot(image=image)
     guest.load_modules()
     program = guest.start("/test/readme-device")
