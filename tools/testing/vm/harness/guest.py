@@ -347,6 +347,10 @@ class Guest:
         if last:
             with self.console.open("a", encoding="utf-8") as log:
                 log.write(last)
+        self.check_log()
+
+    def check_log(self) -> None:
+        """Fails on findings in the kernel's log."""
         found = scan.findings(self.log(), self.expected)
         if found:
             raise AssertionError(f"{self.name}: {len(found)} findings in the kernel's log, "
