@@ -133,6 +133,11 @@ bench: $(PYTHON) ## measure the cost of calls, bumps and 100,000 watchers, in in
 	@$(PYTHON) $(VM)/bench.py
 	@$(PYTHON) $(VM)/bench_openssl.py
 
+.PHONY: fleet
+fleet: $(PYTHON) ## restore CLONES=32 clones of one snapshot, compare what they draw, plot when they settle
+	@$(PYTHON) $(VM)/fleet.py $(addprefix --clones ,$(CLONES)) $(addprefix --kernel ,$(KERNEL)) \
+		$(if $(JSON),--json)
+
 docs: $(PYTHON) ## build the documentation, in build/docs/
 	@kernel=$$(cd $(VM) && $(PYTHON) -c 'from harness import built_kernels, host, packages; \
 		host.main(lambda: (packages.install(packages.DOCS), print(built_kernels.tree())))') && \

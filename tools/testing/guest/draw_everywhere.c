@@ -2,7 +2,8 @@
 /*
  * Draws random numbers on every CPU, in a tight loop of all interfaces in turn. Once the
  * GUID in memory has changed, each CPU makes and keeps 64 draws. The last byte of the new
- * GUID selects their interface, so that each interface draws first in some clone.
+ * GUID selects their interface, so that each interface draws first in some clone. With
+ * the argument "all", the other interfaces follow in turn.
  *
  * Prints "drawing", and after the restore "cpu NUMBER HEX" for each draw. All draws have
  * the fixed bits of a UUID, so that those of any two interfaces can be compared.
@@ -22,6 +23,8 @@
 #define KERNEL		"/sys/kernel/debug/draw_kernel/"
 
 static unsigned char draws[MOST_CPUS][KEPT][BYTES];
+/* How far the interface moves on after each kept draw: 0 or 1. */
+static unsigned int step;
 
 static void by_getrandom(int fd, unsigned char *bytes)
 {
@@ -94,9 +97,9 @@ static void *draw_on(void *data)
 	pthread_barrier_wait(&start);
 	while (!guid_is_new())
 		draw(number++ % INTERFACES, bytes);
-	number = ((volatile const unsigned char *)guid)[15] % INTERFACES;
-	for (int i = 0; i < KEPT; i++)
-		draw(number, draws[cpu][i]);
+	number = ((volatile const unsigned char *)guid)[15];
+	for (int i = 0; i < KEPT; i++, number += step)
+		draw(number % INTERFACES, draws[cpu][i]);
 	return NULL;
 }
 
@@ -110,11 +113,14 @@ static void show(int cpu)
 	}
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	int cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	pthread_t threads[MOST_CPUS];
 
+	if (argc > 2 || (argc == 2 && strcmp(argv[1], "all")))
+		errx(2, "usage: draw_everywhere [all]");
+	step = argc - 1;
 	if (cpus > MOST_CPUS)
 		errx(1, "%d CPUs are more than %d", cpus, MOST_CPUS);
 	guid_start();

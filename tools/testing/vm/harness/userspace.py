@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import build, debian, host, packages
 from harness.archive import Archive
+from harness.guest import Guest
 from harness.initramfs import Image
 from harness.kernels import Kernel
 
@@ -16,6 +17,11 @@ SHIPPED_HOOKS = "/usr/share/sysgenid/hooks"
 STATE_DIRECTORY = "/var/lib/sysgenid"
 STATE = f"{STATE_DIRECTORY}/state"
 OUTPUT = host.BUILD / "userspace"
+# What the gate's port takes, in the order in which they are loaded.
+PORT_MODULES = tuple(f"kernel/drivers/{name}.ko" for name in (
+    "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_modern_dev",
+    "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci", "char/virtio_console"))
+WAIT_SETTLED = host.ROOT / "tools/sysgenid/examples/qemu-wait-settled"
 MAKE = ("make", "-s", "-C", host.ROOT / "tools/sysgenid", f"OUTPUT={OUTPUT}",
         f"LIBSYSGENID={OUTPUT}/lib/libsysgenid.a", "CFLAGS=-O2 -Wall -Wextra -Werror")
 # A Debian with systemd, udev and journald, and no D-Bus daemon.
@@ -86,12 +92,19 @@ def add_archive(image: Image, archive: Path) -> None:
                           owner=owner)
 
 
+def load_kernel_module(guest: Guest, name: str) -> None:
+    """Loads one of the kernel's own modules, unless it is built in."""
+    guest.run(f"for file in /modules/{name} /modules/{name}.xz; do"
+              " test ! -e $file || insmod $file || exit 1; done")
+
+
 def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = (),
-                       files: dict[str, str] | None = None) -> Path:
+                       files: dict[str, str] | None = None, programs: bool = False) -> Path:
     """Writes a Debian with systemd, after `make install-userspace`, into an image.
 
     modules are paths of the kernel's own modules below its directory; built-in ones
     are skipped. With files, our modules are installed too, so that udev loads them.
+    With programs, those of the tests are in /test.
     """
     base = make_base()
     with host.locked("userspace", host.BUILD):
@@ -119,5 +132,8 @@ def make_systemd_image(kernel: Kernel, modules: tuple[str, ...] = (),
         own = (kernel.modules / f"{name}{packed}" for name in modules for packed in ("", ".xz"))
         for module in (*build.built_modules(kernel), *filter(Path.exists, own)):
             image.file(f"modules/{module.name}", module)
+        for program in build.programs() if programs else ():
+            image.file(f"test/{program.name}", program)
         image.file("agent", build.agent())
-        return image.write(build.directory(kernel) / f"systemd{'-installed' if files else ''}.cpio")
+        variant = f"{'-installed' if files else ''}{'-programs' if programs else ''}"
+        return image.write(build.directory(kernel) / f"systemd{variant}.cpio")

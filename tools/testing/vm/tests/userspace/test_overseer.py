@@ -5,15 +5,12 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from harness import host, kernels, userspace
-from harness.userspace import HOOKS, SHIPPED_HOOKS, STATE, STATE_DIRECTORY
+from harness import kernels, userspace
+from harness.userspace import (HOOKS, PORT_MODULES, SHIPPED_HOOKS, STATE, STATE_DIRECTORY,
+                               WAIT_SETTLED, load_kernel_module)
 
 pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
 
-# The modules in the order of loading.
-PORT_MODULES = tuple(f"kernel/drivers/{name}.ko" for name in (
-    "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_modern_dev",
-    "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci", "char/virtio_console"))
 KERNEL_MODULES = (*PORT_MODULES, "kernel/drivers/block/loop.ko")
 DROP_IN = "/run/systemd/system/sysgenidd.service.d"
 TIMEOUT, FAILED = 5, 6
@@ -67,12 +64,6 @@ def guest(boot, image):
     guest = boot(image=image)
     guest.load_modules()
     return guest
-
-
-def load_kernel_module(guest, name: str) -> None:
-    """Loads one of the kernel's own modules, unless it is built in."""
-    guest.run(f"for file in /modules/{name} /modules/{name}.xz; do"
-              " test ! -e $file || insmod $file || exit 1; done")
 
 
 def add_hook(guest, name: str, script: str, mode: str = "755") -> None:
@@ -200,9 +191,6 @@ def test_hook_survives_daemon_reexec(guest):
 
 
 # The host's gate
-
-WAIT_SETTLED = host.ROOT / "tools/sysgenid/examples/qemu-wait-settled"
-
 
 def boot_gated(boot, image):
     """Boots a guest whose host can wait until it has settled."""
