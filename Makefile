@@ -48,6 +48,10 @@ install-userspace: ## install the library, the command and the overseer; needs l
 install-openssl: ## install the OpenSSL provider and sysgenid-openssl(8); needs libssl-dev and pkgconf
 	$(MAKE) -C tools/openssl install OUTPUT=$(CURDIR)/build/openssl
 
+.PHONY: install-criu
+install-criu: ## the plugin for CRIU only; needs libcriu-dev (Debian 12: criu)
+	$(MAKE) -C tools/criu install OUTPUT=$(CURDIR)/build/criu
+
 deb: $(PYTHON) ## build Debian packages, in build/deb/
 	@cd $(VM) && $(PYTHON) -m harness.debian
 
