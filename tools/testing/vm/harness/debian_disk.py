@@ -23,6 +23,7 @@ mkdir "$root"
 tar -xpf "$2" -C "$root"
 rm -rf "$root"/var/cache/* "$root"/var/lib/apt/lists/* "$root"/usr/share/doc "$root"/usr/share/locale
 rm -f "$root"/etc/systemd/system/*.wants/* "$root"/etc/NetworkManager/conf.d/*
+mkdir -p "$root/etc/cloud"
 touch "$root/etc/cloud/cloud-init.disabled"
 cp -a "$3/etc" "$3/usr" "$root/"
 cp -a "$3/lib/." "$root/usr/lib/"
@@ -45,12 +46,16 @@ FILES = {
 }
 
 
-def make_root() -> Path:
-    """Returns a file system of a Debian after `make install-userspace`."""
-    base = debian.make_tar("hooks", INCLUDED)
+def make_root(name: str = "hooks", included: tuple[str, ...] = INCLUDED,
+              release: str = "bookworm") -> Path:
+    """Returns a file system of a Debian after `make install-userspace`.
+
+    Another name stands for a Debian with other packages, or of another release.
+    """
+    base = debian.make_tar(name, included, release)
     build.make_programs([])
-    with host.locked("hooks", host.BUILD):
-        directory = host.BUILD / "hooks-disk"
+    with host.locked(name, host.BUILD):
+        directory = host.BUILD / f"{name}-disk"
         digest = hashlib.sha256(INSTALL.encode() + (build.agent()).read_bytes())
         disk = directory / f"{debian.digest(str(base), digest.hexdigest())}.ext4"
         if not disk.exists():
@@ -91,11 +96,14 @@ def disk_image(kernel: Kernel, names: tuple[str, ...]) -> Image:
     return image
 
 
-def make_image(kernel: Kernel, path: Path, files: dict[str, str]) -> Path:
+def make_image(kernel: Kernel, path: Path, files: dict[str, str | Path],
+               drivers: tuple[str, ...] = DRIVERS) -> Path:
     """Writes an initramfs that mounts the disk, with our modules and the given files."""
-    image = disk_image(kernel, DRIVERS)
+    image = disk_image(kernel, drivers)
     for name, content in (FILES | files).items():
-        if content.startswith("-> "):
+        if isinstance(content, Path):
+            image.file(f"files/{name}", content)
+        elif content.startswith("-> "):
             image.link(f"files/{name}", content[3:])
         else:
             image.file(f"files/{name}", content, 0o755 if content.startswith("#!") else 0o644)
