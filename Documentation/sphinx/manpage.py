@@ -8,6 +8,7 @@ pandoc reads the page; its sections become sections of the document.
 import os
 import re
 import subprocess
+from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -15,19 +16,27 @@ from docutils.statemachine import StringList
 from sphinx.util.nodes import nested_parse_with_titles
 
 
-def to_rst(path: str) -> str:
+SRCTREE = Path(os.environ["srctree"])
+
+
+def page_of(name: str) -> str | None:
+    """The document with that manual page, which may be under another name; None: we have none."""
+    for path in SRCTREE.glob(f"tools/**/man/{name}"):
+        other = re.match(r"\.so man\d/(\S+)", path.read_text(encoding="utf-8"))
+        return other[1] if other else name
+    return None
+
+
+def link(found: re.Match) -> str:
+    page = page_of(f"{found[1]}.{found[2]}")
+    return f":doc:`{found[1]}({found[2]}) </man/{page}>`" if page else found[0]
+
+
+def to_rst(path: Path) -> str:
     """The manual page as reStructuredText, with links to the pages that we have."""
-    env_tree = os.environ["srctree"]
     # Wide, so that no cell of a table is cut within a word that is marked up.
-    text = subprocess.run(
-        ["pandoc", "--from=man", "--to=rst", "--columns=240", os.path.join(env_tree, path)],
-        check=True, stdout=subprocess.PIPE, text=True).stdout
-
-    def link(found: re.Match) -> str:
-        name = f"{found[1]}.{found[2]}"
-        known = os.path.exists(os.path.join(env_tree, "Documentation/man", f"{name}.rst"))
-        return f":doc:`{found[1]}({found[2]}) </man/{name}>`" if known else found[0]
-
+    text = subprocess.run(["pandoc", "--from=man", "--to=rst", "--columns=240", path],
+                          check=True, stdout=subprocess.PIPE, text=True).stdout
     return re.sub(r"\*\*([\w-]+)\*\*\\ \((\d)\)", link, text)
 
 
@@ -37,10 +46,9 @@ class ManPage(Directive):
     has_content = False
 
     def run(self) -> list[nodes.Node]:
-        path = self.arguments[0]
-        self.state.document.settings.record_dependencies.add(
-            os.path.join(os.environ["srctree"], path))
-        lines = StringList(to_rst(path).splitlines(), source=path)
+        path = SRCTREE / self.arguments[0]
+        self.state.document.settings.record_dependencies.add(str(path))
+        lines = StringList(to_rst(path).splitlines(), source=str(path))
         node = nodes.section(document=self.state.document)
         nested_parse_with_titles(self.state, lines, node)
         return node.children
