@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """The documentation: the site builds, its links are valid, and it is complete."""
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -101,25 +100,6 @@ def test_site_has_every_manual_page():
     for path in pages:
         page = DOCUMENTATION / "man" / f"{path.name}.rst"
         assert f".. manpage:: {path.relative_to(host.ROOT)}\n" in page.read_text(encoding="utf-8")
-
-
-def selections() -> set[str]:
-    """Returns the expressions that select tests in the documentation."""
-    found = set()
-    for text in TEXTS:
-        content = " ".join(text.read_text(encoding="utf-8").split())
-        found |= {quoted or bare for quoted, bare in
-                  re.findall(r'make check(?: KERNEL=\S+)? T=(?:"([^"]+)"|(\w+))', content)}
-    return found
-
-
-def test_named_tests_exist():
-    assert len(selections()) > 5
-    for selection in sorted(selections()):
-        said = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "--collect-only", "-k", selection],
-            cwd=host.ROOT / "tools/testing/vm", capture_output=True, text=True, check=False)
-        assert said.returncode == 0, f"T={selection} selects no test"
 
 
 # Calls with the format of a message; C joins adjacent strings.
