@@ -13,6 +13,8 @@ from harness import host, userspace
 
 pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
 
+# What runs in the background asks to be waited for.
+WATCHED = "[ $(cat /sys/class/misc/sysgenid/watchers) = 1 ]"
 BLOCK = re.compile(r"^\.\. code-block:: console\n\n((?:[ ]+.*\n|\n)+)", re.M)
 PAGES = [path for path in sorted((host.ROOT / "Documentation").rglob("*.rst"))
          if BLOCK.search(path.read_text(encoding="utf-8"))]
@@ -35,6 +37,7 @@ def test_documented_commands_print_documented_output(page, boot, kernel):
     for command, printed in commands(page):
         if command.endswith("&"):
             guest.start(command.removesuffix("&"))
+            guest.run(f"until {WATCHED}; do sleep 0.02; done")
             continue
         said = guest.run(command).strip()
         pattern = re.escape(printed).replace("…", ".*")
