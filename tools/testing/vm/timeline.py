@@ -16,19 +16,20 @@ from harness.guest import Guest, Options, new_guid
 from harness.kernels import Kernel
 
 RESTORES = 5
-START = "handle_irq_event"
+# The interrupt of ACPI: its handler, or since Linux 6.8 what only wakes the handler's thread.
+STARTS = ("acpi_irq", "irq_default_primary_handler")
 TRACING = "/sys/kernel/tracing"
 # Traces the kernel's functions with CLOCK_MONOTONIC, which the programs print, too.
 TRACE = f"""
 mount -t tracefs tracefs {TRACING} && cd {TRACING} && echo mono > trace_clock
-echo {START} crng_reseed > set_ftrace_filter
+echo {" ".join(STARTS)} crng_reseed > set_ftrace_filter
 grep -q sysgenid_bump_generation available_filter_functions &&
     echo sysgenid_bump_generation >> set_ftrace_filter
 echo function > current_tracer
 """
 # The kernel's functions and the words of guest/timeline.c, in the order of a restore.
 STEPS = {
-    START: "the interrupt is taken",
+    "start": "the interrupt is taken",
     "crng_reseed": "the random number generator is reseeded",
     "sysgenid_bump_generation": "the new generation is published",
     "counter": "a busy program sees it in the mapped counter",
@@ -58,11 +59,14 @@ def times_of(clone: Guest, programs: dict[str, Program]) -> dict[str, float]:
         times |= {word: int(time) / 1000
                   for word, time in re.findall(r"^(\w+) (\d+)$", copy.output, re.M)}
     restored = times.pop("restored")
-    trace = re.findall(r" (\d+\.\d+): (\w+) <-", clone.run(f"cat {TRACING}/trace"))
+    trace = [(float(time) * 1e6, function) for time, function in re.findall(
+        r" (\d+\.\d+): (\w+) <-", clone.run(f"cat {TRACING}/trace"))]
+    times["start"] = min(time for time, function in trace
+                         if function in STARTS and time >= restored)
     for time, function in reversed(trace):
-        if float(time) * 1e6 >= restored:
-            times[function] = float(time) * 1e6
-    return {step: times[step] - times[START] for step in STEPS if step in times}
+        if time >= times["start"]:
+            times[function] = time
+    return {step: times[step] - times["start"] for step in STEPS if step in times}
 
 
 def restores(kernel: Kernel, logs: Path, modules: bool) -> Iterator[dict[str, float]]:
@@ -85,7 +89,8 @@ def show(title: str, found: list[dict[str, float]]) -> None:
     for step, text in STEPS.items():
         times = [times[step] for times in found if step in times]
         if times:
-            print(f"  {text:<58}{min(times):>7.0f} to {max(times):.0f}")
+            most = f" to {max(times):.0f}" if max(times) - min(times) >= 1 else ""
+            print(f"  {text:<58}{min(times):>6.0f}{most}")
 
 
 def main() -> None:
