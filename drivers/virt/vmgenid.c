@@ -675,7 +675,10 @@ static int vmgenid_probe(struct platform_device *pdev)
 
 	/* Catch a change before the handlers were installed. */
 	vmgenid_backend_check(&vmgenid->backend);
-	dev_info(dev, "drives the generation counter%s\n",
+	dev_info(dev, "%s%s\n",
+		 IS_ENABLED(CONFIG_SYSGENID) ?
+			 "drives the generation counter" :
+			 "has the random number generator reseed",
 		 vmgenid_is_shared(dev) ? ", beside the kernel's own driver" :
 					  "");
 	return 0;

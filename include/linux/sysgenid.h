@@ -33,11 +33,21 @@ struct sysgenid_backend {
 	void (*check)(struct sysgenid_backend *backend);
 };
 
+#if IS_ENABLED(CONFIG_SYSGENID)
 int sysgenid_register_backend(struct sysgenid_backend *backend);
 void sysgenid_unregister_backend(struct sysgenid_backend *backend);
 void sysgenid_bump_generation(void);
 
 int sysgenid_register_notifier(struct notifier_block *nb);
 int sysgenid_unregister_notifier(struct notifier_block *nb);
+#else
+/* Without the counter, a backend still has the random number generator reseed. */
+static inline int sysgenid_register_backend(struct sysgenid_backend *backend) { return 0; }
+static inline void sysgenid_unregister_backend(struct sysgenid_backend *backend) { }
+static inline void sysgenid_bump_generation(void) { }
+
+static inline int sysgenid_register_notifier(struct notifier_block *nb) { return 0; }
+static inline int sysgenid_unregister_notifier(struct notifier_block *nb) { return 0; }
+#endif
 
 #endif /* _LINUX_SYSGENID_H */
