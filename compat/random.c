@@ -114,6 +114,10 @@ static void vmfork_flush(void)
 	flush_work(&vmfork_work);
 }
 #else
+void vmfork_notify(void)
+{
+}
+
 static void vmfork_flush(void)
 {
 }

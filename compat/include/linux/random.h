@@ -46,11 +46,7 @@ int vmfork_reseed(const void *id, size_t len);
  *
  * Context: Any.
  */
-#if IS_MODULE(CONFIG_VMGENID)
 void vmfork_notify(void);
-#else
-static inline void vmfork_notify(void) { }
-#endif
 
 /* compat/module.c calls these: they open and close what vmfork_reseed() needs. */
 int vmfork_open(void);

@@ -12,8 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness import acpi_tables, build, host, kernels
-from harness import built_kernels  # noqa: F401, registers more kernels
+from harness import acpi_tables, build, built_kernels, host, kernels
 from harness.guest import Guest, Options, Saved, accelerator, go
 
 # The controller sets these options for the workers of pytest-xdist.
@@ -74,6 +73,10 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "kernels(*names): the only kernels that the test is for")
     config.addinivalue_line("markers", "every_kernel: runs with kernels.MORE, too")
     config.addinivalue_line("markers", "short: the most important of these; make check-kernels-short")
+    config.addinivalue_line("markers", "built_in(name): runs with that kernel of OVERLAYS, too; "
+                            "by default the one with both drivers")
+    config.addinivalue_line("markers", "whole_tree: builds a part of a kernel tree")
+    config.addinivalue_line("markers", "series: works on each patch of a series; make check-overlay")
     config.addinivalue_line("markers", "debian: needs a whole Debian; make check-debian")
     config.addinivalue_line("markers", "hosts: needs a host other than the harness; make check-hosts")
     config.addinivalue_line("markers", "long: a longer form of another test; make check-long")
@@ -114,15 +117,23 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("kernel", names, indirect=True, scope="session")
 
 
-def boots(item) -> bool:
-    """Returns whether the kernel boots; built kernels lack hardware-reduced ACPI's drivers."""
+def fits(item) -> bool:
+    """Returns whether the test is for its kernel.
+
+    Kernels with built-in drivers lack the modules that most tests load. All built kernels lack
+    hardware-reduced ACPI's drivers.
+    """
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    return params.get("delivery") != "ged" or params["kernel"] in kernels.STOCK
+    kernel, built_in = params.get("kernel"), item.get_closest_marker("built_in")
+    if kernel in built_kernels.OVERLAYS:
+        if not built_in or kernel != (*built_in.args, built_kernels.OVERLAY)[0]:
+            return False
+    return params.get("delivery") != "ged" or kernel in kernels.STOCK
 
 
 def pytest_collection_modifyitems(items):
     """Leaves out the tests that run with none of the chosen kernels."""
-    items[:] = [item for item in items if boots(item) and not any(
+    items[:] = [item for item in items if fits(item) and not any(
         "empty parameter set" in mark.kwargs.get("reason", "")
         for mark in item.iter_markers("skip"))]
 

@@ -52,10 +52,11 @@ def make(kernel: Kernel, *args: str | Path, doing: str) -> str:
 
 
 def make_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
-    """Builds the modules, and returns what the build printed."""
+    """Builds the modules that the kernel lacks, and returns what the build printed."""
     if not into:
         forget_other_tree(kernel)
-    return make(kernel, "-C", host.ROOT, "-j2", "modules", f"KDIR={kernel.build_tree}",
+    goal = "sources" if kernel.built_in else "modules"
+    return make(kernel, "-C", host.ROOT, "-j2", goal, f"KDIR={kernel.build_tree}",
                 f"BUILD_DIR={into or directory(kernel)}", *flags,
                 doing=f"building the modules for {kernel.release}")
 
@@ -63,8 +64,10 @@ def make_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
 def make_test_modules(kernel: Kernel, *flags: str, into: Path | None = None) -> str:
     """Builds the test modules; make_modules() has to come first."""
     top = into or directory(kernel)
+    if not kernel.built_in:
+        flags += (f"KBUILD_EXTRA_SYMBOLS={top}/Module.symvers",)
     return make(kernel, "-C", kernel.build_tree, f"M={top / MODULES.relative_to(host.ROOT)}",
-                "modules", f"KBUILD_EXTRA_SYMBOLS={top}/Module.symvers", *flags,
+                "modules", *flags,
                 doing="building the test modules")
 
 

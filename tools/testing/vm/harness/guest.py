@@ -30,6 +30,8 @@ from harness.qmp import Qmp, QmpError
 KVM_GET_API_VERSION = 0xAE00
 # The module that drives the counter.
 BACKEND = "vm_generation_id"
+# The driver where it is built in.
+BUILT_IN = "/sys/bus/platform/drivers/vmgenid"
 # A busy host may stop an emulated CPU for a while. The kernel must neither distrust its
 # clock nor report a stall then; the tests' time limits find real hangs. The kernel's tests
 # of its ciphers take a third of some kernels' boot. A ramfs, unlike tmpfs, may fill more
@@ -274,15 +276,23 @@ class Guest:
         return Program(self.channel, other.job)
 
     def load_backend(self) -> None:
-        self.run(f"insmod /modules/{BACKEND}.ko")
+        if self.options.kernel.built_in:
+            self.run(f"cat /run/device > {BUILT_IN}/bind")
+        else:
+            self.run(f"insmod /modules/{BACKEND}.ko")
 
     def unload_backend(self) -> None:
-        """Unloads the driver, which first handles pending events."""
-        self.run(f"rmmod {BACKEND}")
+        """Unloads or unbinds the driver, which first handles pending events."""
+        if self.options.kernel.built_in:
+            self.run(f"cd {BUILT_IN} && dirname */driver > /run/device && cat /run/device > unbind")
+        else:
+            self.run(f"rmmod {BACKEND}")
 
     def load_modules(self) -> None:
-        self.run("insmod /modules/sysgenid.ko")
-        self.load_backend()
+        """Loads both drivers, unless they are built in."""
+        if not self.options.kernel.built_in:
+            self.run("insmod /modules/sysgenid.ko")
+            self.load_backend()
 
     def unload_modules(self) -> None:
         self.unload_backend()

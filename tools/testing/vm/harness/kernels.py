@@ -61,8 +61,13 @@ FOREIGN_PACKAGES = ("busybox-static",)
 # The path of a kernel's image in each package that may have it.
 IMAGES = {"linux-image-{}-unsigned": "boot/vmlinuz-{}",
           "linux-binary-{}": "usr/lib/modules/{}/vmlinuz"}
-SOURCE, SOURCE_SUITE = "linux-source-6.12", "bookworm"
-# These files of the source are unpacked: kselftest's harness and the checkers.
+SOURCE, NEWEST_SOURCE = "linux-source-6.12", "linux-source-newest"
+# Each is the newest package of a suite whose name matches.
+SOURCES = {
+    SOURCE: ("bookworm", r"linux-source-6\.12"),
+    NEWEST_SOURCE: ("trixie-backports", r"linux-source-[\d.]+"),
+}
+# These files of SOURCE are unpacked: kselftest's harness and the checkers.
 SOURCE_FILES = (
     "tools/testing/selftests/kselftest_harness.h",
     "tools/testing/selftests/kselftest.h",
@@ -94,6 +99,7 @@ class Kernel:
     last_check: str = ""            # a shell command
     make_flags: tuple[str, ...] = ()    # for building modules
     counts_lines: bool = False      # make_flags enable gcov
+    built_in: bool = False          # the drivers are part of it, not modules
 
     @property
     def cross(self) -> str:
@@ -151,11 +157,15 @@ def find_stock(name: str) -> dict:
 
 
 def find_source(name: str) -> dict:
-    found = Archive(SOURCE_SUITE).shown(name)
+    suite, pattern = SOURCES[name]
+    names = sorted((offered for offered in Archive(suite).names("linux-source-")
+                    if re.fullmatch(pattern, offered)), key=natural, reverse=True)
+    shown = Archive(suite).shown(*names)
+    found = next((package for package in names if package in shown), None)
     if not found:
-        raise host.SetupError(f"Debian's {SOURCE_SUITE} offers no {name}: the mirror in "
-                              "/etc/apt/sources.list lacks the security updates; add them")
-    return {"release": name, "version": found[name]["Version"], "packages": [name]}
+        raise host.SetupError(f"Debian's {suite} offers no package {pattern}: the mirror in "
+                              "/etc/apt/sources.list lacks it; name another mirror")
+    return {"release": found, "version": shown[found]["Version"], "packages": [found]}
 
 
 def place(found: dict) -> Path:
@@ -193,12 +203,12 @@ def fetch(name: str, found: dict, offered: Archive) -> None:
             if name in STOCK:
                 debs = Archive(offered.suite).download(found["kbuild"], temporary)
                 unpack_kernel(debs, temporary, found["release"], directory)
-            else:
+            elif name == SOURCE:
                 unpack_source(debs, temporary)
 
 
 def fetched(name: str) -> tuple[dict, Path]:
-    """Returns the description and the directory of a stock kernel, or of the source.
+    """Returns the description and the directory of a stock kernel, or of a source.
 
     The archive is asked once a day. On failure, the last one in the cache is used.
     """
@@ -210,7 +220,7 @@ def fetched(name: str) -> tuple[dict, Path]:
     except (OSError, ValueError):
         known, age, there = None, 0, False
     if not there or age > packages.DAY:
-        offered = STOCK[name].archive if name in STOCK else Archive(SOURCE_SUITE)
+        offered = STOCK[name].archive if name in STOCK else Archive(SOURCES[name][0])
         try:
             offered.refresh()
             Archive(offered.suite).refresh()

@@ -75,6 +75,7 @@ def draws(output: str, pattern: str = r"^cpu (\d+) (\w{32})$") -> list[tuple[str
     return found
 
 
+@pytest.mark.built_in
 @pytest.mark.parametrize("cpus, event, times", [
     (4, "event", 2), (2, "masked", 2),
     *(pytest.param(cpus, event, RESTORES, marks=LONG)
@@ -89,6 +90,7 @@ def test_draws_after_restore_never_repeat(boot, cpus, event, times):
     assert not repeated(made)
 
 
+@pytest.mark.built_in
 def test_draws_before_first_tick_never_repeat(boot):
     """With icount, a nanosecond is an instruction: all draws end before the next tick."""
     guest = boot(icount=True, **PREDICTABLE)
@@ -99,7 +101,7 @@ def test_draws_before_first_tick_never_repeat(boot):
 
 
 @pytest.mark.parametrize("cpus", [2, 4])
-def test_every_cpu_repeats_draws_without_looks_and_event(boot, cpus):
+def test_every_cpu_repeats_draws_without_looks_and_event(boot, cpus, record_property):
     """Proves that the tests above detect repeated draws.
 
     The kernel's own reseed, every 5 s, can make some draws differ.
@@ -108,6 +110,8 @@ def test_every_cpu_repeats_draws_without_looks_and_event(boot, cpus):
     program = start(guest, "draw_everywhere", "masked", "off")
     with guest.snapshot() as snap:
         made = [draws(output) for output in outputs(snap, program, guids(2))]
+    record_property("draws repeated in clones without looks and event", (
+        f"{repeated(made).total()} of {sum(map(len, made))}"))
     assert set(repeated(made)) == {cpu for clone in made for cpu, _ in clone}
 
 

@@ -163,6 +163,7 @@ def test_mapped_page_is_never_stale_under_throttling(two_cpus, assert_fresh):
             watcher = guest.program(watcher)
 
 
+@pytest.mark.built_in
 def test_report_stale_mapped_page_on_other_cpu(two_cpus, record_property):
     """The page can be stale until the other CPU has taken the interrupt."""
     load_modules(two_cpus)
@@ -172,6 +173,7 @@ def test_report_stale_mapped_page_on_other_cpu(two_cpus, record_property):
     assert len(looks) == len(restores(two_cpus))
 
 
+@pytest.mark.built_in
 @pytest.mark.parametrize("call", ["read", "poll", "ioctl"])
 def test_system_call_is_never_stale_on_other_cpu(two_cpus, call):
     load_modules(two_cpus)
@@ -270,6 +272,7 @@ def test_slow_notifier_does_not_delay_publishing(boot):
 
 # One event, one increment
 
+@pytest.mark.built_in
 def test_event_counts_once_under_concurrent_calls(two_cpus):
     load_modules(two_cpus)
     hammer = two_cpus.start("hammer_device")
@@ -284,6 +287,7 @@ def test_event_counts_once_under_concurrent_calls(two_cpus):
                 assert settled_generation(clone) == 1
 
 
+@pytest.mark.built_in
 @pytest.mark.short
 def test_each_clone_in_chain_counts(guest):
     load_modules(guest)

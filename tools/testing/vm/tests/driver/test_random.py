@@ -94,6 +94,7 @@ def draws_of_like_clones(snap: Snapshot, program: Program) -> tuple[Draws, Draws
     return a, b
 
 
+@pytest.mark.built_in
 @pytest.mark.parametrize("ready", [pytest.param("early", marks=pytest.mark.short), "late"])
 def test_guid_alone_makes_clones_diverge(boot, ready):
     """With "late", the CSPRNG is seeded only after the restore, and the GUID is in that seed."""
@@ -108,6 +109,7 @@ def test_guid_alone_makes_clones_diverge(boot, ready):
                     assert not new.values & draws_from(same, program, new.number)
 
 
+@pytest.mark.built_in
 @pytest.mark.parametrize("way", ["map", "hardware", "read", "poll", "ioctl"])
 def test_clones_diverge_on_other_cpu(boot, way):
     guest = boot(smp=2, **PREDICTABLE)
@@ -116,6 +118,7 @@ def test_clones_diverge_on_other_cpu(boot, way):
     assert_clones_diverge(guest, start_drawing(guest, command))
 
 
+@pytest.mark.built_in
 @pytest.mark.short
 def test_clones_diverge_in_vdso(boot):
     """The vDSO keeps a state of its own until the kernel's CSPRNG is reseeded."""
@@ -127,6 +130,7 @@ def test_clones_diverge_in_vdso(boot):
     assert_clones_diverge(guest, program)
 
 
+@pytest.mark.built_in
 def test_unprivileged_call_in_jail_reseeds(boot):
     guest = boot(**PREDICTABLE)
     load_modules(guest)
