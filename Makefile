@@ -21,9 +21,13 @@ KERNEL ?=
 T ?=
 CHOICE = $(addprefix --kernel ,$(KERNEL)) $(if $(T),-k "$(T)")
 
-.PHONY: docs overlay modules install install-modules install-userspace install-openssl check check-host check-all check-kernels check-kernels-short check-hosts check-hosts-short check-long check-debian check-overseer check-programs check-debug check-kcsan fuzz coverage deb lint demo bench clean help
+.PHONY: docs overlay modules sources install install-modules install-userspace install-openssl check check-host check-all check-kernels check-kernels-short check-hosts check-hosts-short check-long check-debian check-overseer check-programs check-debug check-kcsan check-overlay fuzz coverage deb lint demo bench clean help
 
-modules: ## build the modules for KDIR (default: the running kernel), in build/RELEASE/
+modules: sources ## build the modules for KDIR (default: the running kernel), in build/RELEASE/
+	$(MAKE) -C $(KDIR) M=$(BUILD_DIR) modules
+
+# Links BUILD_DIR to the sources, because the kernel's build writes beside them.
+sources:
 	@test -e "$(KDIR)/include/generated/utsrelease.h" || { \
 		echo "error: $(KDIR) holds no kernel headers: $(HEADERS_HINT)" >&2; exit 1; }
 	@mkdir -p $(BUILD_DIR) && find $(BUILD_DIR) -xtype l -delete
@@ -31,7 +35,6 @@ modules: ## build the modules for KDIR (default: the running kernel), in build/R
 		'(' -name '*.[ch]' -o -name Makefile -o -name Kbuild -o -name VERSION ')' -print | while read -r file; do \
 		mkdir -p "$$(dirname "$(BUILD_DIR)/$$file")" && \
 		ln -sf "$(CURDIR)/$$file" "$(BUILD_DIR)/$$file"; done
-	$(MAKE) -C $(KDIR) M=$(BUILD_DIR) modules
 
 install: install-modules install-userspace ## install everything (below DESTDIR, if given)
 
@@ -57,12 +60,15 @@ deb: $(PYTHON) ## build Debian packages, in build/deb/
 
 check: $(PYTHON) ## run the tests in guests with Debian's kernels; KERNEL=NAME and T=TESTS select some
 	@cd $(VM) && $(PYTHON) -m harness.packages
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not long and not hosts" $(CHOICE) $(PYTEST_ARGS)
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not long and not hosts and not series" \
+		$(CHOICE) $(PYTEST_ARGS)
 
 check-host: $(PYTHON) ## run the tests without a guest, in a minute: command, hooks, library, packaging
 	@cd $(VM) && $(PYTHON) -m harness.packages
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --no-guests -m "not debian and not long and not hosts" \
-		$(if $(T),-k "$(T)") $(PYTEST_ARGS) tests/userspace tests/host tests/packaging/test_install.py
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --no-guests \
+		-m "not debian and not long and not hosts and not whole_tree and not series" \
+		$(if $(T),-k "$(T)") $(PYTEST_ARGS) tests/userspace tests/host \
+		$(addprefix tests/packaging/test_,install.py overlay.py)
 
 check-long: $(PYTHON) ## run the longer forms of check's tests, with many restores
 	@cd $(VM) && $(PYTHON) -m harness.packages
@@ -87,8 +93,9 @@ check-hosts-short: $(PYTHON) ## run the most important of these, with one kernel
 
 check-all: $(PYTHON) ## run every test with every kernel; takes hours
 	@cd $(VM) && $(PYTHON) -m harness.packages
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not hosts" --every-stock-kernel $(PYTEST_ARGS)
-	@$(MAKE) check-hosts check-debian check-overseer check-programs check-debug check-kcsan
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not hosts and not series" \
+		--every-stock-kernel $(PYTEST_ARGS)
+	@$(MAKE) check-hosts check-debian check-overseer check-programs check-debug check-kcsan check-overlay
 
 check-debian: $(PYTHON) ## install, upgrade and purge the packages in Debian 12 and 13, and clone these systems
 	@cd $(VM) && $(PYTHON) -c 'from harness import debian, host, packages; host.main( \
@@ -121,6 +128,12 @@ check-kcsan: $(PYTHON) ## run concurrent tests in a kernel that finds data races
 	@cd $(VM) && $(PYTHON) -m harness.packages
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-kcsan -m "not long" $(PYTEST_ARGS) \
 		$(addprefix tests/driver/test_,selftests.py snapshot.py guarantees.py inject_bugs.py)
+
+check-overlay: $(PYTHON) ## test the drivers in Debian's kernel sources, patch by patch, and built in
+	@cd $(VM) && $(PYTHON) -m harness.packages
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.12-overlay --kernel 6.12-vmgenid \
+		-m "not long" $(PYTEST_ARGS) tests/packaging/test_overlay.py \
+		$(addprefix tests/driver/test_,built_in.py snapshot.py guarantees.py random.py draws.py)
 
 fuzz: $(PYTHON) ## fuzz the device until a bug is found; SEED=N and CALLS=N repeat one run
 	@$(PYTHON) $(VM)/fuzz.py
@@ -162,8 +175,9 @@ dist: ## make the release's tarball from the last commit, in build/dist/
 		-o build/dist/sysgenid-$(VERSION).tar.gz HEAD
 	@echo build/dist/sysgenid-$(VERSION).tar.gz
 
-overlay: ## copy the drivers into the kernel source tree TREE
-	@scripts/overlay "$(or $(TREE),$(error name a kernel tree: make overlay TREE=DIRECTORY))"
+overlay: ## put the drivers into the kernel source TREE; PATCHES=DIRECTORY: write patches instead
+	@scripts/overlay "$(or $(TREE),$(error name a kernel tree: make overlay TREE=DIRECTORY))" \
+		$(if $(PATCHES),--patches "$(PATCHES)")
 
 clean: ## remove build/ (downloads stay in ~/.cache/sysgenid-vm)
 	rm -rf build
