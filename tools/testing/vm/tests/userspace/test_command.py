@@ -179,7 +179,7 @@ def test_unprivileged_user_may_only_look(guest):
 
     assert as_nobody("sysgenid get") == (0, "0\n")
     code, said = as_nobody("sysgenid trigger")
-    assert code == PERMISSION and "no permission: to start a generation" in said
+    assert code == PERMISSION and "no permission: starting a generation" in said
     code, said = as_nobody("sysgenid run -- true")
     assert code == PERMISSION and "group sysgenid" in said
     waiting = guest.start("su nobody -c 'sysgenid wait --from 0'")
@@ -223,19 +223,19 @@ def test_missing_device_is_named(boot, image):
 
 BAD_USAGE = {
     "": "a command is needed",
-    "frobnicate": "there is no command frobnicate",
-    "status --frobnicate": "there is no option --frobnicate",
-    "get -x": "there is no option -x",
-    "get -xy": "there is no option -x",
-    "get --json=yes": "there is no option --json=yes",
+    "frobnicate": "unknown command frobnicate",
+    "status --frobnicate": "unknown option --frobnicate",
+    "get -x": "unknown option -x",
+    "get -xy": "unknown option -x",
+    "get --json=yes": "unknown option --json=yes",
     "get --min 3": "get takes no such option",
     "get more": "get takes no argument more",
     "wait --timeout": "--timeout needs a value",
-    "wait --timeout=-1": "--timeout=-1: seconds from 0",
-    "wait --timeout=soon": "--timeout=soon: seconds from 0",
-    "trigger --min=": "--min=: a number from 0 to 4294967295",
-    "trigger --min=4294967296": "--min=4294967296: a number",
-    "trigger --min=-1": "--min=-1: a number",
+    "wait --timeout=-1": "--timeout=-1: use seconds from 0",
+    "wait --timeout=soon": "--timeout=soon: use seconds from 0",
+    "trigger --min=": "--min=: use a number from 0 to 4294967295",
+    "trigger --min=4294967296": "--min=4294967296: use a number",
+    "trigger --min=-1": "--min=-1: use a number",
     "run": "run needs a program",
     "watch --json -- true": "exclude each other",
     "seal": "give --yes",
@@ -252,10 +252,10 @@ def test_bad_usage_is_named(bare):
 
 def test_too_large_minimum_is_refused(guest):
     code, said = fails(guest, "sysgenid trigger --min 4294967295")
-    assert code == 1 and "--min 4294967295 is more than can be started" in said
+    assert code == 1 and "--min=4294967295 exceeds the highest generation" in said
     guest.run("sysgenid trigger --min 4026531839")
     code, said = fails(guest, "sysgenid trigger")
-    assert code == 1 and "used up" in said
+    assert code == 1 and "no more generations can be started" in said
 
 
 @pytest.mark.parametrize("command", ["get", "status", "status --json", "hooks --json", "--version"])
@@ -276,7 +276,7 @@ def test_process_name_cannot_break_terminal_or_json(guest):
 
 def test_nothing_settles_without_overseer(guest):
     code, said = fails(guest, "sysgenid wait-settled --timeout 0.1")
-    assert code == TIMEOUT and "the overseer has not dealt with this generation" in said
+    assert code == TIMEOUT and "the overseer has not handled this generation" in said
     code, said = fails(guest, "sysgenid wait-settled --timeout 0.1 --json")
     assert code == TIMEOUT and json.loads(said)["settled"] is False
     assert "overseer      not running" in guest.run("sysgenid status")

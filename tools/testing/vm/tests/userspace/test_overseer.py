@@ -165,7 +165,7 @@ def test_nothing_settles_without_overseer(guest):
     guest.run("sysgenid trigger")
     program = guest.start("sysgenid wait-settled --timeout=0.5")
     assert program.wait() == TIMEOUT
-    assert "the overseer has not dealt with this generation" in program.output
+    assert "the overseer has not handled this generation" in program.output
 
 
 def test_overseer_names_watchers_it_waits_for(guest):
@@ -560,7 +560,7 @@ def test_full_disk_is_failure_but_hooks_run(guest):
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
     said = overseer.settled(FAILED)
-    assert f"{STATE} can't be written (No space left on device)" in said
+    assert f"cannot write {STATE} (No space left on device)" in said
     guest.run("test -e /run/ran")
 
 
@@ -570,7 +570,7 @@ def test_disk_that_fills_up_later_is_no_failure(guest):
     make_disk(guest, "-o size=8k")
     overseer = Overseer(guest)
     guest.run(f"! cat /dev/zero > {STATE_DIRECTORY}/fill; sysgenid trigger")
-    assert "can't be written" not in overseer.settled()
+    assert "cannot write" not in overseer.settled()
     guest.run("systemctl restart sysgenidd")
     overseer.settled()
     assert guest.run("cat /run/ran") == "1\n"
@@ -582,7 +582,7 @@ def test_read_only_var_is_failure_but_hooks_run(guest):
               "mount --bind /var/lib /var/lib; mount -o remount,ro,bind /var/lib")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    assert "can't be written (No such file or directory)" in overseer.settled(FAILED)
+    assert f"cannot write {STATE} (No such file or directory)" in overseer.settled(FAILED)
     guest.run("test -e /run/ran")
 
 
@@ -595,7 +595,7 @@ def test_frozen_disk_is_failure_but_hooks_run(guest):
     overseer = Overseer(guest)
     guest.run(f"fsfreeze -f {STATE_DIRECTORY}; sysgenid trigger")
     said = overseer.settled(FAILED)
-    assert f"{STATE} can't be written (the file system does not answer)" in said
+    assert f"cannot write {STATE} (the file system does not answer)" in said
     guest.run(f"test -e /run/ran; fsfreeze -u {STATE_DIRECTORY}; sysgenid trigger")
     overseer.settled()
 
