@@ -58,7 +58,7 @@ static void watch(void)
 	end_line();
 }
 
-/* As poll(): 1, or -1 with errno. */
+/* Returns 1, or -1 with errno, like poll(). */
 static int sleep_in_read(void)
 {
 	uint32_t generation;

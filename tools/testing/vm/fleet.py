@@ -148,7 +148,7 @@ def start_programs(guest: Guest) -> list[Program]:
 
 
 def wait_settled(clone: Guest) -> tuple[str, float]:
-    """What the overseer says in the end, by the host's example, and the time of that."""
+    """Returns the overseer's final state, from the host's example, and its time."""
     done = subprocess.run([userspace.WAIT_SETTLED, clone.gate, f"--timeout={PATIENCE}"],
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
     states = [json.loads(line)["state"] for line in done.stdout.splitlines()]
@@ -162,7 +162,7 @@ def restored_at(clone: Guest) -> float:
 
 
 def show(clone: Guest, programs: list[Program]) -> dict:
-    """What the programs of a clone have drawn since the restore."""
+    """Returns the draws of a clone's programs since the restore."""
     *generators, everywhere = [clone.program(program) for program in programs]
     for cpu in range(CPUS):
         clone.run(f"yes '' | head -n {DRAWS} > {ask(cpu)}")
@@ -229,7 +229,7 @@ def plot(fleet: list[Clone], path: Path) -> None:
 
 
 def summary(kernel: Kernel, fleet: list[Clone]) -> list[tuple[str, str]]:
-    """What was restored, and what of it is distinct."""
+    """Returns what was restored, and how much of it is distinct."""
     seconds = [clone.seconds for clone in fleet]
     return [
         ("clones", f"{len(fleet)} of one snapshot, {TOGETHER} at a time, {CPUS} CPUs each"),

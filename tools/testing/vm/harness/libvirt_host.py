@@ -174,7 +174,7 @@ class Libvirtd:
 
 @dataclass(frozen=True)
 class SavedDomain:
-    """What libvirt has saved of a domain, and what the harness knew of its programs."""
+    """A domain that libvirt has saved, and the state of its programs."""
     what: object    # a path, libvirt's snapshot, or None: libvirt knows where
     state: State
 
@@ -250,7 +250,7 @@ class Domain(Guest):
     def _died(self, why: str) -> None:
         raise GuestGone(f"{self.name}: {why}\n{self.log_end()}")
 
-    # What libvirt does with it
+    # libvirt's operations
 
     def create(self) -> None:
         """Starts it; it boots."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the tests of hosts need of this machine.
+"""The requirements of the hosts' tests on this machine.
 
-Where it is missing, a test is skipped, and named in red at the end of the run.
-Under CI (CI=true) it fails instead: there, nothing may go untested unnoticed.
+Without them, a test is skipped, and named in red at the end of the run. Under CI
+(CI=true) it fails instead, so that no test is skipped unnoticed.
 """
 import os
 import shutil

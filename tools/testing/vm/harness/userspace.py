@@ -17,7 +17,7 @@ SHIPPED_HOOKS = "/usr/share/sysgenid/hooks"
 STATE_DIRECTORY = "/var/lib/sysgenid"
 STATE = f"{STATE_DIRECTORY}/state"
 OUTPUT = host.BUILD / "userspace"
-# What the gate's port takes, in the order in which they are loaded.
+# The modules of the gate's port, in the order of loading.
 PORT_MODULES = tuple(f"kernel/drivers/{name}.ko" for name in (
     "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_modern_dev",
     "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci", "char/virtio_console"))

@@ -11,7 +11,7 @@ TIMEOUT, PERMISSION = 5, 4
 CAP_CHECKPOINT_RESTORE = 40     # linux/capability.h
 HOOKS = "/etc/containers/oci/hooks.d"
 PROGRAM = "/test/use_until_restored"
-# What CRIU says without the plugin.
+# CRIU's messages without the plugin.
 REFUSALS = {"mapped": "Can't handle non-regular mapping on",
             **dict.fromkeys(("read", "poll", "epoll", "tracked"),
                             "Can't dump file 3 of that type [20")}
@@ -139,7 +139,7 @@ def test_program_with_the_library_gives_no_number_twice(guest):
     # Without this file the plugin assumes that nothing uses the device.
     guest.run(f"mv {process.at}/images/sysgenid.img {process.at}")
     same = {draw(process) for _ in range(2)}
-    assert len(same) == 1, "can't tell: without a new generation they differ too"
+    assert len(same) == 1, "inconclusive: they differ without a new generation, too"
     guest.run(f"mv {process.at}/sysgenid.img {process.at}/images")
     assert len(same | {draw(process) for _ in range(2)}) == 3
 

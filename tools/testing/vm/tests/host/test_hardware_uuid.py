@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Clones whose machine keeps its UUID: the generation ID tells them apart."""
+"""Clones whose machine keeps its UUID: only the generation ID distinguishes them."""
 import pytest
 from harness.guest import Guest, new_guid
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the tests of hosts say where this machine lacks something."""
+"""The hosts' tests name what this machine lacks."""
 import os
 import shutil
 import subprocess

@@ -18,7 +18,7 @@ from harness import built_kernels, host, kernels, packages
 OVERLAY = host.ROOT / "scripts/overlay"
 SOURCES = list(kernels.SOURCES)
 script = SimpleNamespace(**built_kernels.OVERLAY_SCRIPT)
-# What the series changes, and what it adds.
+# The objects that the series changes, and those that it adds.
 CHANGED = ("drivers/char/random.o", "kernel/time/timer.o", "drivers/acpi/evged.o")
 DRIVERS = ("drivers/misc/sysgenid.o", "drivers/virt/vmgenid.o")
 COMPLAINT = re.compile(r"(warning|error): |^(WARNING|ERROR)", re.M)
@@ -60,11 +60,11 @@ def tree(request) -> Iterator[Tree]:
     packages.install(built_kernels.PACKAGES)
     name = request.param
     original = built_kernels.tree(name)
-    folder = original.with_name(f"{original.name}-overlay")
-    tree = Tree(name, original, folder / "source", folder / "objects")
+    directory = original.with_name(f"{original.name}-overlay")
+    tree = Tree(name, original, directory / "source", directory / "objects")
     with host.locked(f"overlay-{name}"):
-        if not host.cached(folder):
-            with host.making(folder) as temporary:
+        if not host.cached(directory):
+            with host.making(directory) as temporary:
                 built_kernels.copy(name, temporary / "source")
         if not (tree.objects / ".config").exists():
             tree.objects.mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ def put(tree: Path) -> None:
 
 
 def refused(*argv: str | Path) -> str:
-    """What it says, which is one sentence on one line."""
+    """Returns the error of the script, which is one sentence on one line."""
     done = overlay(*argv)
     assert done.returncode == 1
     assert re.fullmatch(r"error: .+\n", done.stderr), done.stderr
@@ -129,7 +129,7 @@ def symbols(tree: Tree, *options: str) -> str:
 
 
 def build_modules(tree: Tree) -> None:
-    """Whatever they need of the rest is exported."""
+    """Builds the drivers as modules; all symbols that they need are exported."""
     tree.configure(SYSGENID="m", VMGENID="m")
     tree.make(*CHANGED, *DRIVERS)
     needed = set(re.findall(r" U ((?:sysgenid|vmfork|devm_vmfork)_\w+)", symbols(tree, "-u")))

@@ -13,7 +13,7 @@ from harness import host, userspace
 
 pytestmark = pytest.mark.kernels("6.1-cloud", "6.12-cloud")
 
-# What runs in the background asks to be waited for.
+# A program in the background is ready once it is a tracked watcher.
 WATCHED = "[ $(cat /sys/class/misc/sysgenid/watchers) = 1 ]"
 BLOCK = re.compile(r"^\.\. code-block:: console\n\n((?:[ ]+.*\n|\n)+)", re.M)
 PAGES = [path for path in sorted((host.ROOT / "Documentation").rglob("*.rst"))
