@@ -106,7 +106,7 @@ static struct vmgenid *vmgenid_device;
  *   vmgenid_notify()		ACPI Notify, some milliseconds later
  *   vmgenid_backend_check()	a system call of /dev/sysgenid; also the end of
  *				binding and of unbinding
- *   vmgenid_thaw()		the end of suspend or hibernation
+ *   vmgenid_thaw()		the end of suspend or hibernation, or of a restore by Xen
  */
 
 static struct vmgenid_guid vmgenid_read(const struct vmgenid *vmgenid)
