@@ -678,7 +678,7 @@ static int vmgenid_probe(struct platform_device *pdev)
 	dev_info(dev, "%s%s\n",
 		 IS_ENABLED(CONFIG_SYSGENID) ?
 			 "drives the generation counter" :
-			 "has the random number generator reseed",
+			 "reseeds the random number generator",
 		 vmgenid_is_shared(dev) ? ", beside the kernel's own driver" :
 					  "");
 	return 0;

@@ -41,7 +41,7 @@ void sysgenid_bump_generation(void);
 int sysgenid_register_notifier(struct notifier_block *nb);
 int sysgenid_unregister_notifier(struct notifier_block *nb);
 #else
-/* Without the counter, a backend still has the random number generator reseed. */
+/* Without SYSGENID, a backend only reseeds the random number generator. */
 static inline int sysgenid_register_backend(struct sysgenid_backend *backend) { return 0; }
 static inline void sysgenid_unregister_backend(struct sysgenid_backend *backend) { }
 static inline void sysgenid_bump_generation(void) { }
