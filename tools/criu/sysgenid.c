@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A plugin of CRIU that checkpoints and restores processes that use /dev/sysgenid.
+ * A CRIU plugin that checkpoints and restores processes that use /dev/sysgenid.
  *
- * A descriptor is opened again as it was, and tracked if it was. A mapping is
- * mapped again. After a restore, and before any restored process runs, the plugin
- * triggers a new generation: other processes may have been restored from the
- * same checkpoint.
+ * It opens descriptors again with the same flags, tracks those that were tracked,
+ * and restores mappings. Before any restored process runs, it triggers a new
+ * generation: other processes may have been restored from the same checkpoint.
  */
 #include <criu/criu-plugin.h>
 #include <errno.h>
@@ -20,17 +19,17 @@
 #include <linux/sysgenid.h>
 
 #define DEVICE	"/dev/sysgenid"
-/* In the directory of the images: the device is used; and one file a descriptor. */
+/* Files among the images: one says that the device is used, others are one a descriptor. */
 #define USED	"sysgenid.img"
 #define IMAGE	"sysgenid-%x.img"
 
-/* CRIU exports its log, but no header for it; 1 is the level of an error. */
+/* CRIU exports this log function without a header. Level 1 is for errors. */
 extern void print_on_level(unsigned int level, const char *format, ...)
 	__attribute__((__format__(__printf__, 2, 3)));
 
 #define error(format, ...)	print_on_level(1, "sysgenid: " format "\n", ##__VA_ARGS__)
 
-/* A restored process uses the device, and no new generation was triggered yet. */
+/* Whether a restored process uses the device and a new generation is still due. */
 static bool owes_generation;
 
 static FILE *open_image(const char *name, const char *mode)
@@ -44,7 +43,7 @@ static FILE *open_image(const char *name, const char *mode)
 	return file;
 }
 
-/* The device's number is dynamic; the kernel knows its name. */
+/* Checks the name in sysfs, because the device's number is dynamic. */
 static bool is_sysgenid(const struct stat *stat)
 {
 	char path[64], line[64];
@@ -84,7 +83,7 @@ static int note_use(void)
 	FILE *file = open_image(USED, "w");
 
 	if (!file || fclose(file)) {
-		error("%s can't be written: %s", USED, strerror(errno));
+		error("cannot write %s: %s", USED, strerror(errno));
 		return -1;
 	}
 	return 0;
@@ -108,7 +107,7 @@ static int save_descriptor(int fd, int id)
 	snprintf(name, sizeof(name), IMAGE, id);
 	file = open_image(name, "w");
 	if (!file || fprintf(file, "%o %d\n", flags, tracked) < 0 || fclose(file)) {
-		error("%s can't be written: %s", name, strerror(errno));
+		error("cannot write %s: %s", name, strerror(errno));
 		return -1;
 	}
 	return note_use();
@@ -134,11 +133,11 @@ static int restore_descriptor(int id)
 	fclose(file);
 	fd = open(DEVICE, flags);
 	if (fd < 0) {
-		error("%s can't be opened: %s", DEVICE, strerror(errno));
+		error("cannot open %s: %s", DEVICE, strerror(errno));
 		return -1;
 	}
 	if (tracked && ioctl(fd, SYSGENID_SET_WATCHER_TRACKING, 1)) {
-		error("the descriptor can't be tracked: %s", strerror(errno));
+		error("cannot track the descriptor: %s", strerror(errno));
 		close(fd);
 		return -1;
 	}
@@ -153,8 +152,8 @@ static int claim_mapping(int fd, const struct stat *stat)
 }
 
 /*
- * CRIU opens what it maps read-only, as the mapping is. The hardware's page, which
- * is not at offset 0, takes a descriptor that is open for writing.
+ * CRIU opens the device read-only, because the mapping is. Mapping the hardware's page,
+ * which is not at offset 0, needs a descriptor that is open for writing.
  */
 static int open_for_mapping(const char *path, const uint64_t address, const uint64_t old_offset,
 			    uint64_t *offset, int *fd)
@@ -166,7 +165,7 @@ static int open_for_mapping(const char *path, const uint64_t address, const uint
 		return -ENOTSUP;
 	*fd = open(DEVICE, O_RDWR | O_CLOEXEC);
 	if (*fd < 0) {
-		error("%s can't be opened for writing: %s", DEVICE, strerror(errno));
+		error("cannot open %s for writing: %s", DEVICE, strerror(errno));
 		return -1;
 	}
 	*offset = old_offset;
@@ -183,7 +182,7 @@ static int trigger_generation(int pid)
 		return -ENOTSUP;
 	fd = open(DEVICE, O_RDWR | O_CLOEXEC);
 	if (fd < 0 || ioctl(fd, SYSGENID_TRIGGER_GEN_UPDATE, 0)) {
-		error("no new generation: %s", strerror(errno));
+		error("starting a new generation failed: %s", strerror(errno));
 		return -1;
 	}
 	close(fd);
