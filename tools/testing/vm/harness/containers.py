@@ -6,8 +6,8 @@ from harness import build, debian_disk, host, roots, userspace
 from harness.kernels import Kernel
 
 # The Debian of each kernel's guests, and what has the headers of its CRIU.
-RELEASES = {"6.1-cloud": "bookworm", "6.12-cloud": "trixie"}
-HEADERS = {"bookworm": "criu", "trixie": "libcriu-dev"}
+RELEASES = {"6.1-cloud": "bookworm"}
+HEADERS = {"bookworm": "criu"}
 INCLUDED = (*userspace.INCLUDED, "dbus", "libgcrypt20", "criu", "iproute2", "podman", "runc")
 # CRIU asks these about sockets, and tries whether the kernel has the others.
 FOR_CRIU = ("unix_diag", "tcp_diag", "udp_diag", "raw_diag", "inet_diag", "netlink_diag",
