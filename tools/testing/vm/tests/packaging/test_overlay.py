@@ -246,7 +246,7 @@ def test_patches_leave_the_tree_alone(some, tmp_path):
     assert overlay(some, "--patches", tmp_path / "patches").returncode == 0
     assert content(some) == before
     cover = (tmp_path / "patches/0000-cover-letter.patch").read_text()
-    assert "getrandom()" in cover and "***" not in cover
+    assert "getrandom()" in cover and not re.search(r"\*\*\*|@[A-Z]+@", cover)
 
 
 def test_tree_that_does_not_fit_stays_as_it_is(some, tmp_path):
