@@ -147,7 +147,8 @@ def build_without_sysgenid(tree: Tree) -> None:
     """The default, as the kernel's own driver has it."""
     config = tree.objects / ".config"
     config.write_text(re.sub(r".*CONFIG_(VMGENID|SYSGENID)\b.*\n", "", config.read_text()))
-    tree.configure(SYSGENID="n", VMGENID="y")
+    tree.make("olddefconfig")
+    assert "CONFIG_VMGENID=y\n" in config.read_text() and "CONFIG_SYSGENID=" not in config.read_text()
     (tree.objects / "drivers/misc/sysgenid.o").unlink()
     tree.make(*CHANGED, "drivers/virt/vmgenid.o")
     assert "vmfork_reseed" in symbols(tree, "-u")
