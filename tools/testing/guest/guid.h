@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Reads the GUID through /dev/mem, which shows a restore before the driver detects it.
+ * Reads the GUID in memory, which shows a restore before the driver detects it. Maps
+ * it through /dev/mem, or through the driver's device if its address is not known.
  */
 #ifndef GUID_H
 #define GUID_H
@@ -13,8 +14,11 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <linux/sysgenid.h>
 
 #define TABLES		"/sys/firmware/acpi/tables/"
 /* QEMU's table has Name (VGIA, …) with four bytes, to which ADDR adds 40. */
@@ -61,26 +65,42 @@ static uint32_t guid_find_in_device_tree(void)
 	return be32toh(cells[1]);
 }
 
+/* Maps the page of a file that has this offset, and returns the address of the offset. */
+static const void *guid_map(const char *path, int flags, off_t offset)
+{
+	const long page = sysconf(_SC_PAGESIZE);
+	int fd = open(path, flags | O_CLOEXEC);
+	char *memory = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, offset & -page);
+
+	if (fd < 0 || memory == MAP_FAILED)
+		err(1, "%s at %#llx", path, (unsigned long long)offset);
+	close(fd);
+	return memory + (offset & (page - 1));
+}
+
+/* For firmware whose tables are not known here. */
+static const void *guid_map_by_device(void)
+{
+	int fd = open("/dev/sysgenid", O_RDWR | O_CLOEXEC);
+	struct sysgenid_hardware hardware;
+
+	if (fd < 0 || ioctl(fd, SYSGENID_GET_HARDWARE, &hardware))
+		err(1, "SYSGENID_GET_HARDWARE");
+	close(fd);
+	return guid_map("/dev/sysgenid", O_RDWR, sysconf(_SC_PAGESIZE) + hardware.offset);
+}
+
 /* Maps the GUID and saves its value. */
 static void guid_start(void)
 {
-	const long page = sysconf(_SC_PAGESIZE);
 	uint32_t address = guid_find_in_device_tree();
 	char path[64];
-	char *memory;
-	int fd;
 
 	for (int i = 0; !address && i < 10; i++) {
 		snprintf(path, sizeof(path), i ? TABLES "SSDT%d" : TABLES "SSDT", i);
 		address = guid_find_address(path);
 	}
-	if (!address)
-		errx(1, "neither QEMU's ACPI table nor a devicetree has the GUID's address");
-	fd = open("/dev/mem", O_RDONLY);
-	memory = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, address & -page);
-	if (fd < 0 || memory == MAP_FAILED)
-		err(1, "/dev/mem at %#x", address);
-	guid = (const uint64_t *)(memory + (address & (page - 1)));
+	guid = address ? guid_map("/dev/mem", O_RDONLY, address) : guid_map_by_device();
 	guid_first[0] = guid[0];
 	guid_first[1] = guid[1];
 }
