@@ -5,8 +5,12 @@ A thread reads the port. Every clone of a snapshot inherits the state of the gue
 programs, and the beginning of a message that the snapshot cut off.
 """
 import copy
+import fcntl
 import re
+import select
 import socket
+import sys
+import termios
 import threading
 import time
 from dataclasses import dataclass, field
@@ -32,6 +36,12 @@ class State:
     jobs: dict[int, Job] = field(default_factory=dict)
 
 
+def unread(connection: socket.socket) -> int:
+    """The number of bytes that have arrived and were not read."""
+    buffer = fcntl.ioctl(connection, termios.FIONREAD, bytes(4))
+    return int.from_bytes(buffer, sys.byteorder)
+
+
 class Channel:
     def __init__(self, connection: socket.socket, state: State | None, patience: float):
         self.connection = connection
@@ -44,11 +54,12 @@ class Channel:
 
     def _read(self) -> None:
         while True:
-            try:
-                data = self.connection.recv(65536)
-            except OSError:
-                data = b""
+            select.select([self.connection], [], [])
             with self.changed:
+                try:
+                    data = self.connection.recv(65536)
+                except OSError:
+                    data = b""
                 self.state.buffer += data
                 self._parse()
                 self.closed = not data
@@ -94,6 +105,18 @@ class Channel:
         if self.reader.is_alive():
             raise GuestGone("the guest's port stayed open after its end")
         return self.state
+
+    def copy_state(self) -> State:
+        """All that was received up to now, of a port that stays when its guest ends."""
+        with self.changed:
+            while unread(self.connection):
+                self.changed.wait()
+            return copy.deepcopy(self.state)
+
+    def set_state(self, state: State) -> None:
+        """From now on the port is that of another guest."""
+        with self.changed:
+            self.state = copy.deepcopy(state)
 
     def send(self, message: bytes) -> None:
         try:

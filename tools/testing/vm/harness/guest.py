@@ -198,7 +198,7 @@ class Guest:
         agent, agent_end = socket.socketpair()
         monitor, monitor_end = socket.socketpair()
         test, test_end = socket.socketpair()
-        argv = [*arguments(self.options, self._initrd(), self.console),
+        argv = [*self._arguments(),
                 "-chardev", f"socket,id=agent,fd={agent_end.fileno()}",
                 "-chardev", f"socket,id=qmp,fd={monitor_end.fileno()}"]
         by_hand = self.options.guid and self.options.kernel.architecture == "arm64"
@@ -225,6 +225,10 @@ class Guest:
                 self.qmp.command("migrate-incoming", uri=f"exec:cat {shlex.quote(str(snapshot.path))}")
         except QmpError as error:
             self._died(str(error))
+
+    def _arguments(self) -> list[str]:
+        """QEMU's arguments, except for the sockets."""
+        return arguments(self.options, self._initrd(), self.console)
 
     def _initrd(self) -> Path:
         """Returns the image, preceded by the ACPI tables if there are any."""
