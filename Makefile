@@ -85,7 +85,7 @@ check-kernels-short: $(PYTHON) ## run the most important tests of check-kernels,
 
 check-hosts: $(PYTHON) ## test what each operation of libvirt, Xen, QEMU and CRIU does to the generation
 	@cd $(VM) && $(PYTHON) -m harness.packages hosts
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m hosts $(CHOICE) $(PYTEST_ARGS)
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --dist loadgroup -m hosts $(CHOICE) $(PYTEST_ARGS)
 
 check-hosts-short: $(PYTHON) ## run the most important of these, with one kernel
 	@cd $(VM) && $(PYTHON) -m harness.packages hosts
