@@ -192,10 +192,10 @@ class Domain(Guest):
 
     def close(self) -> None:
         self.kill()
-        found = scan.troubles(self.log(), self.expected)
+        found = scan.findings(self.log(), self.expected)
         if found:
-            raise AssertionError(f"{self.name}: trouble in the kernel's log, first of "
-                                 f"{len(found)}: {found[0]}\n{self.log_end()}")
+            raise AssertionError(f"{self.name}: {len(found)} findings in the kernel's log, "
+                                 f"the first: {found[0]}\n{self.log_end()}")
 
 
 class Save:
