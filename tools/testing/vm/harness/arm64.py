@@ -94,3 +94,6 @@ class Hypervisor:
         """Pulses the interrupt line, which is edge-triggered."""
         for level in (1, 0):
             self._command(f"set_irq_in {self.controller} unnamed-gpio-in {INTERRUPT} {level}")
+
+    def close(self) -> None:
+        self.connection.close()

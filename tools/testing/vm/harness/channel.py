@@ -53,8 +53,10 @@ class Channel:
         self.reader.start()
 
     def _read(self) -> None:
+        arrival = select.poll()
+        arrival.register(self.connection, select.POLLIN)
         while True:
-            select.select([self.connection], [], [])
+            arrival.poll()
             with self.changed:
                 try:
                     data = self.connection.recv(65536)
@@ -65,6 +67,7 @@ class Channel:
                 self.closed = not data
                 self.changed.notify_all()
                 if self.closed:
+                    self.connection.close()
                     return
 
     def _parse(self) -> None:
@@ -109,7 +112,7 @@ class Channel:
     def copy_state(self) -> State:
         """All that was received up to now, of a port that stays when its guest ends."""
         with self.changed:
-            while unread(self.connection):
+            while not self.closed and unread(self.connection):
                 self.changed.wait()
             return copy.deepcopy(self.state)
 

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -164,6 +164,7 @@ class Guest:
         self.silent = False     # no interrupt comes with a restore; device trees only
         self.hypervisor: arm64.Hypervisor | None = None
         self.process: subprocess.Popen | None = None
+        self.qmp: Qmp | None = None
         self.patience = options.kernel.patience
         self.last_check = options.kernel.last_check
         logs.mkdir(parents=True, exist_ok=True)
@@ -197,20 +198,24 @@ class Guest:
     def _launch(self, snapshot: "Snapshot | Saved | None", resumed: State | None) -> None:
         agent, agent_end = socket.socketpair()
         monitor, monitor_end = socket.socketpair()
-        test, test_end = socket.socketpair()
         argv = [*self._arguments(),
                 "-chardev", f"socket,id=agent,fd={agent_end.fileno()}",
                 "-chardev", f"socket,id=qmp,fd={monitor_end.fileno()}"]
+        ends = [agent_end, monitor_end]
         by_hand = self.options.guid and self.options.kernel.architecture == "arm64"
         if by_hand:
+            test, test_end = socket.socketpair()
+            ends.append(test_end)
             argv += ["-chardev", f"socket,id=qtest,fd={test_end.fileno()}",
                      "-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
         if snapshot:
             argv += ["-incoming", "defer"]
-        with open(self.errors, "wb") as errors, agent_end, monitor_end, test_end:
+        with open(self.errors, "wb") as errors, ExitStack() as passed:
+            for end in ends:
+                passed.enter_context(end)
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                pass_fds=(agent_end.fileno(), monitor_end.fileno(), test_end.fileno()))
+                pass_fds=[end.fileno() for end in ends])
         self.limit = threading.Timer(self.options.seconds * self.patience, self.process.kill)
         self.limit.daemon = True
         self.limit.start()
@@ -347,6 +352,10 @@ class Guest:
             self.process.kill()
             self.process.wait()
             self.limit.cancel()
+        if self.qmp:
+            self.qmp.close()
+        if self.hypervisor:
+            self.hypervisor.close()
         self.gate.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -49,6 +49,9 @@ class Qmp:
             else:
                 return answer["return"]
 
+    def close(self) -> None:
+        self.connection.close()
+
     def wait_event(self, name: str, seconds: float, **data) -> dict:
         """Waits for an event with that data; an earlier, unread event counts."""
         deadline = time.monotonic() + seconds

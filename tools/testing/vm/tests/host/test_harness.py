@@ -114,6 +114,17 @@ def test_qemu_dies_with_harness(kernel, logs):
     assert ended
 
 
+def test_closed_guests_leave_no_descriptor_open(kernel, logs):
+    """A run has thousands of guests, and a process has a limit."""
+    before = len(os.listdir("/proc/self/fd"))
+    with Guest(Options(kernel, build.image(kernel), "auto"), logs) as guest:
+        with guest.snapshot() as snap, snap.restore() as clone:
+            reader = clone.channel.reader
+    reader.join(30)
+    assert guest.channel.closed and clone.channel.closed
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_half_made_directory_is_removed(tmp_path):
     with pytest.raises(host.SetupError), host.making(tmp_path / "made"):
         raise host.SetupError("the disk is full")
