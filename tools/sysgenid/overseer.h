@@ -12,6 +12,8 @@
 #include <sys/types.h>
 #include <syslog.h>
 
+#include <clock.h>
+
 /* The stages of a generation. */
 enum phase {
 	PHASE_HOOKS,		/* run hooks, from the one after the last one done */
@@ -65,9 +67,6 @@ report(int priority, const char *event, uint64_t generation, const char *hook,
 /*
  * events.c: the overseer's event loop
  */
-
-/* Returns CLOCK_MONOTONIC, in milliseconds. */
-int64_t now_ms(void);
 
 /**
  * events_open() - start to watch the generation and the signals that end the overseer
