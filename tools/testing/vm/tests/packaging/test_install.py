@@ -348,6 +348,10 @@ def test_manual_pages_are_valid_and_complete(root):
         shown = root / "usr/share/man" / other[1] if other else page
         assert not host.run(["mandoc", "-T", "lint", "-W", "warning", shown], f"checking {shown}")
         assert page.stem in shown.read_text().partition(".SH SYNOPSIS")[0], page
+        if page.stem in public:
+            assert {".SH ERRORS", ".SH ATTRIBUTES"} <= set(shown.read_text().splitlines()), page
+    attributes = (root / "usr/share/man/man3/libsysgenid.3").read_text().partition(".SH ATTRIBUTES")
+    assert set(re.findall(r"\\fB(sysgenid_\w+)\\fP", attributes[2])) == public
 
 
 def test_apparmor_abstraction_can_be_included(root, tmp_path):
