@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import host, packages
+from harness import built_kernels, host, kernels, packages
 
 LIB = host.ROOT / "tools/lib/sysgenid"
 TOOLS = host.ROOT / "tools/sysgenid"
@@ -212,15 +212,43 @@ def test_check_takes_at_most_12_loads(tmp_path):
     assert 8 <= len(loads) <= 4 + 8, said
 
 
-def test_check_works_in_32_bit_program(device, tmp_path):
-    """The library is compiled for 32 bits, too."""
+@pytest.fixture(scope="module")
+def checker_32(tmp_path_factory) -> Path:
+    """The program, compiled for 32 bits with the library."""
     packages.install(NEEDED)
-    host.run(["make", "-s", "-C", LIB, f"OUTPUT={tmp_path}/lib", f"{CFLAGS} -m32",
-              f"{tmp_path}/lib/libsysgenid.a"], "building the library")
-    (tmp_path / "checker.c").write_text(CHECKER)
-    host.run(["gcc", "-m32", "-O2", *STRICT, f"-I{LIB}", "-o", tmp_path / "checker",
-              tmp_path / "checker.c", tmp_path / "lib/libsysgenid.a"], "compiling a program")
-    check_changes(tmp_path / "checker", tmp_path, device)
+    directory = tmp_path_factory.mktemp("checker_32")
+    host.run(["make", "-s", "-C", LIB, f"OUTPUT={directory}/lib", f"{CFLAGS} -m32",
+              f"{directory}/lib/libsysgenid.a"], "building the library")
+    (directory / "checker.c").write_text(CHECKER)
+    host.run(["gcc", "-m32", "-O2", *STRICT, f"-I{LIB}", "-o", directory / "checker",
+              directory / "checker.c", directory / "lib/libsysgenid.a"], "compiling a program")
+    return directory / "checker"
+
+
+def test_check_works_in_32_bit_program(checker_32, device, tmp_path):
+    check_changes(checker_32, tmp_path, device)
+
+
+# Runs a program in a namespace, with an overlay on the device's directory. The overlay's
+# inode numbers have more than 32 bits.
+LONG_INODE = """#!/bin/sh
+exec unshare -rm sh -ec '
+directory=${SYSGENID_DEVICE%/*}
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work
+mount -t overlay -o "xino=on,lowerdir=$directory,upperdir=/mnt/upper,workdir=/mnt/work" \
+	overlay "$directory"
+inode=$(stat -c %i "$SYSGENID_DEVICE")
+[ ${#inode} -gt 10 ]
+exec "$1"' sh CHECKER
+"""
+
+
+def test_32_bit_program_maps_file_with_long_inode_number(checker_32, device, tmp_path):
+    program = tmp_path / "program"
+    program.write_text(LONG_INODE.replace("CHECKER", str(checker_32)))
+    program.chmod(0o755)
+    check_changes(program, tmp_path, device)
 
 
 LINKS = {
@@ -337,6 +365,33 @@ def test_closed_standard_streams_stay_closed(root, device, tmp_path):
               *pkg_config(root, "--cflags", "--libs")], "building a program")
     assert subprocess.run(["sh", "-c", 'exec "$0" <&- >&- 2>&-', tmp_path / "closed"], check=False,
                           env=environment(root, device)).returncode == 0
+
+
+# The library's field or number, and the kernel's.
+LAYOUT = """#include <kernel.h>
+#include "vmclock.h"
+#define FIELD(ours, kernels) _Static_assert( \
+	offsetof(struct vmclock_page, ours) == offsetof(struct vmclock_abi, kernels), #ours)
+FIELD(magic, magic);
+FIELD(size, size);
+FIELD(version, version);
+FIELD(sequence, seq_count);
+FIELD(flags, flags);
+FIELD(generation, vm_generation_counter);
+_Static_assert(sizeof(struct vmclock_page) == sizeof(struct vmclock_abi), "size");
+_Static_assert(VMCLOCK_PAGE_MAGIC == VMCLOCK_MAGIC, "magic number");
+_Static_assert(VMCLOCK_HAS_GENERATION == VMCLOCK_FLAG_VM_GEN_COUNTER_PRESENT, "flag");
+_Static_assert(VMCLOCK_HAS_NOTIFY == VMCLOCK_FLAG_NOTIFICATION_PRESENT, "flag");
+"""
+
+
+def test_vmclock_page_matches_newest_kernel_header(tmp_path):
+    packages.install(NEEDED)
+    header = built_kernels.tree(kernels.NEWEST_SOURCE) / "include/uapi/linux/vmclock-abi.h"
+    (tmp_path / "kernel.h").symlink_to(header)
+    (tmp_path / "layout.c").write_text(LAYOUT)
+    host.run(["gcc", "-fsyntax-only", f"-I{tmp_path}", f"-I{LIB}", tmp_path / "layout.c"],
+             "comparing with the kernel's header")
 
 
 def test_manual_pages_are_valid_and_complete(root):
