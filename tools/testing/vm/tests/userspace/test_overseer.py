@@ -142,6 +142,44 @@ def test_failed_unit_is_failure(guest):
     assert SETTLED.format(1, 0, 0, 1) in said
 
 
+# A service whose state no clone may share. It starts while /run/go exists.
+KEEPS = """[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=sh -c 'until test -e /run/go; do sleep 0.1; done; echo started >> /run/%N'
+ExecReload=sh -c 'echo reloaded >> /run/%N'
+"""
+# The drop-in of Documentation/programs.rst.
+RELOADS = """[Service]
+ExecStart=
+ExecStart=systemctl try-reload-or-restart %i
+"""
+
+
+def test_restart_unit_restarts_running_service_before_settled(guest):
+    names, units = ("restarts", "reloads", "stopped"), "/run/systemd/system"
+    for name in names:
+        guest.run(f"cat > {units}/{name}.service <<'end'\n{KEEPS}end")
+    guest.run(f"mkdir {units}/sysgenid-restart@reloads.service.d;"
+              f"cat > {units}/sysgenid-restart@reloads.service.d/reload.conf <<'end'\n{RELOADS}end\n"
+              "touch /run/go; systemctl daemon-reload; systemctl start restarts reloads")
+    enabled = " ".join(f"sysgenid-restart@{name}.service" for name in names)
+    guest.run(f"systemctl enable --now {enabled}; rm /run/go /run/restarts /run/reloads", 60)
+    overseer = Overseer(guest)
+    for number in (1, 2):
+        guest.run("sysgenid trigger")
+        assert guest.status("sysgenid wait-settled --timeout=0.5") == TIMEOUT
+        guest.run("touch /run/go")
+        overseer.settled()
+        assert guest.run("cat /run/restarts /run/reloads") == (
+            "started\n" * number + "reloaded\n" * number)
+        guest.run("rm /run/go")
+    assert guest.status("test -e /run/stopped") != 0
+    guest.run(f"sed -i 's/until.*started/false/' {units}/restarts.service; systemctl daemon-reload;"
+              "sysgenid trigger")
+    assert "sysgenid-restart@restarts.service can't be started: failed" in overseer.settled(FAILED)
+
+
 def test_nobody_gets_past_killed_overseer(guest):
     add_hook(guest, "10-slow", "touch /run/began; until test -e /run/go; do sleep 0.1; done")
     overseer = Overseer(guest)
