@@ -366,6 +366,44 @@ def test_package_of_other_architecture_keeps_it_enabled(installed):
     assert "\n0\n" in said and "disabled in" in said, said
 
 
+# Makes packages from the maintainer scripts, and an OpenSSL of another architecture.
+PACKAGES = """
+cd SCRATCH; admin=/var/lib/other-dpkg; mkdir -p $admin/info $admin/updates $admin/triggers
+: > $admin/status
+for name in sysgenid-openssl libssl3; do
+	mkdir -p $name/DEBIAN
+	printf '%s\\n' "Package: $name" 'Version: 1' 'Architecture: all' 'Description: test' \
+		'Maintainer: test <test@sysgenid.example>' > $name/DEBIAN/control
+done
+cp DEBIAN.triggers sysgenid-openssl/DEBIAN/triggers
+cp DEBIAN.postinst sysgenid-openssl/DEBIAN/postinst
+chmod 755 sysgenid-openssl/DEBIAN/postinst
+mkdir -p libssl3/usr/lib/s390x-linux-gnu
+: > libssl3/usr/lib/s390x-linux-gnu/libcrypto.so.3
+unpack() { dpkg-deb -b $1 >/dev/null && dpkg --admindir=$admin -i $1.deb 2>&1; }
+"""
+
+
+def test_package_reports_later_openssl_of_other_architecture(installed):
+    script = PACKAGES.replace("SCRATCH", str(installed.scratch)).replace(
+        "DEBIAN.", f"{host.ROOT}/debian/sysgenid-openssl.")
+    said = installed.inside(f"""{script}
+        unpack sysgenid-openssl; sysgenid-openssl enable; sysgenid-openssl status; echo "status $?"
+        unpack libssl3; echo "dpkg $?"
+        sysgenid-openssl status; echo "status $?"; {INSTANCES}
+        mkdir -p /usr/lib/s390x-linux-gnu/ossl-modules
+        cp /usr/lib/{installed.libdir.name}/{MODULE} /usr/lib/s390x-linux-gnu/{MODULE}
+        cp -r /usr/lib/{installed.libdir.name}/sysgenid-openssl /usr/lib/s390x-linux-gnu
+        unpack sysgenid-openssl; sysgenid-openssl status; echo "status $?"
+        grep -c s390x {CNF}""")
+    before, after = said.split("Unpacking libssl3", 1)
+    assert re.findall(r"^(\w+ \d)$", said, re.M) == ["status 0", "dpkg 0", "status 2", "status 0"], said
+    message = "programs with OpenSSL in /usr/lib/s390x-linux-gnu would get no random numbers"
+    assert message not in before and message in after, said
+    assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 3, said
+    assert said.rstrip().splitlines()[-1] != "0", said
+
+
 def test_line_below_block_is_kept(installed):
     said = installed.inside(f"""printf 'a = b' >{CNF}
         sysgenid-openssl enable; printf 'last = whole' >>{CNF}
