@@ -12,6 +12,7 @@
 #include <linux/filter.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <linux/sysgenid.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -20,6 +21,7 @@
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -79,6 +81,17 @@ static bool comes_to_rest(struct sysgenid_watcher *watcher)
 		if (sysgenid_watcher_wait(watcher, 0, &generation))
 			return false;
 	return true;
+}
+
+/* Returns whether the device's backend has a page with an identifier. */
+static bool has_hardware(void)
+{
+	struct sysgenid_hardware where;
+	int fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
+	bool has = !ioctl(fd, SYSGENID_GET_HARDWARE, &where);
+
+	close(fd);
+	return has;
 }
 
 /* Roles of a process with another environment */
@@ -222,7 +235,9 @@ static void play_both(void)
 	struct pollfd pollfd = { .events = POLLIN };
 
 	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_DEVICE && watcher);
-	CHECK(sysgenid_get_properties() & SYSGENID_NEVER_STALE);
+	/* The hardware's page proves that vmgenid drives the device as well. */
+	CHECK(sysgenid_get_properties() ==
+	      (SYSGENID_NEVER_STALE | (has_hardware() ? SYSGENID_KERNEL_RESEEDED : 0)));
 	pollfd.fd = sysgenid_watcher_fd(watcher);
 
 	CHECK(!sysgenid_trigger(0));
@@ -261,9 +276,107 @@ static void play_secure(void)
 	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_DEVICE);
 }
 
+static void play_unprivileged(void)
+{
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_DEVICE);
+	CHECK(sysgenid_get_properties() == SYSGENID_KERNEL_RESEEDED);
+}
+
+static void play_unprivileged_both(void)
+{
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_DEVICE);
+	CHECK(sysgenid_get_properties() == SYSGENID_NEVER_STALE);
+}
+
 static void play_no_generation(void)
 {
 	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_NONE);
+}
+
+static void play_other_file(void)
+{
+	struct sysgenid_seen seen = seen_now();
+
+	CHECK(sysgenid_open() == -1 && errno == ENODEV);
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_NONE);
+	CHECK(sysgenid_generation() == 0 && !changed(&seen));
+}
+
+/* The rows of the table in libsysgenid(3). */
+enum {
+	IN_LINE = 1, AFTER_CLOSING = 2, WATCHING = 4, TRACKED = 8, WITH_VMCLOCK = 16,
+	IN_CHILD = 32, TRACKED_IN_CHILD = 64, CREATING = 128, ALWAYS = 256,
+};
+
+/* The system calls in each row; no architecture has all of the alternatives. */
+static const struct {
+	int call;
+	unsigned int rows;
+} listed[] = {
+	{ __NR_newfstatat, IN_LINE | TRACKED_IN_CHILD },
+	{ __NR_fstat, IN_LINE | TRACKED_IN_CHILD },
+	{ __NR_ioctl, IN_LINE | WATCHING },
+	{ __NR_openat, AFTER_CLOSING | TRACKED_IN_CHILD },
+	{ __NR_close, AFTER_CLOSING | IN_CHILD },
+#ifdef __NR_epoll_wait
+	{ __NR_epoll_wait, WATCHING },
+	{ __NR_poll, WATCHING },
+#endif
+	{ __NR_epoll_pwait, WATCHING },
+	{ __NR_ppoll, WATCHING },
+	{ __NR_epoll_ctl, WATCHING },
+	{ __NR_clock_gettime, WATCHING },
+	{ __NR_write, TRACKED },
+	{ __NR_timerfd_gettime, WITH_VMCLOCK },
+	{ __NR_epoll_create1, IN_CHILD },
+	{ __NR_dup3, IN_CHILD },
+	{ __NR_mmap, IN_CHILD },
+	{ __NR_madvise, IN_CHILD },
+	{ __NR_fcntl, CREATING },
+	{ __NR_eventfd2, CREATING },
+	{ __NR_exit_group, ALWAYS },
+};
+
+/* Kills the process at every system call but those in the rows. */
+static void allow_only(unsigned int rows)
+{
+	struct sock_filter rules[64] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	};
+	struct sock_fprog program = { .len = 1, .filter = rules };
+
+	for (size_t i = 0; i < sizeof(listed) / sizeof(*listed); i++) {
+		if (!(listed[i].rows & (rows | ALWAYS)))
+			continue;
+		rules[program.len++] = (struct sock_filter)
+			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, listed[i].call, 0, 1);
+		rules[program.len++] = (struct sock_filter)
+			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	}
+	rules[program.len++] = (struct sock_filter)
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+}
+
+static void adjust_and_sleep(struct sysgenid_watcher *watcher)
+{
+	uint64_t generation;
+
+	CHECK(sysgenid_watcher_wait(watcher, -1, &generation) == 1);
+	CHECK(sysgenid_watcher_ack(watcher, generation) == 0);
+	CHECK(sysgenid_watcher_wait(watcher, 1, &generation) == 0);
+}
+
+static void play_filtered(void)
+{
+	struct vmclock_page *page = map_fake();
+	struct sysgenid_watcher *watcher = sysgenid_watcher_new(0);
+
+	CHECK(sysgenid_get_source() == SYSGENID_SOURCE_VMCLOCK && watcher);
+	page->generation = htole64(9);
+	allow_only(WATCHING | WITH_VMCLOCK);
+	adjust_and_sleep(watcher);
 }
 
 static int count_descriptors(void)
@@ -415,7 +528,11 @@ static const struct {
 	{ "both", play_both },
 	{ "file", play_file },
 	{ "secure", play_secure },
+	{ "unprivileged", play_unprivileged },
+	{ "unprivileged_both", play_unprivileged_both },
 	{ "no_generation", play_no_generation },
+	{ "other_file", play_other_file },
+	{ "filtered", play_filtered },
 	{ "logs_to_system", play_logs_to_system },
 	{ "logs_to_program", play_logs_to_program },
 	{ "late", play_late },
@@ -445,7 +562,7 @@ static int run_role(const char *role, const char *device, const char *vmclock,
 
 	if (!child) {
 		setenv("ROLE", role, 1);
-		setenv("SYSGENID_DEVICE", device, 1);
+		CHECK(!device || !setenv("SYSGENID_DEVICE", device, 1));
 		setenv("SYSGENID_VMCLOCK", vmclock, 1);
 		CHECK(!uid || !setuid(uid));
 		execl(program, program, NULL);
@@ -512,6 +629,17 @@ TEST(change_is_reported_until_remembered)
 	EXPECT_EQ(1, sysgenid_changed(&seen, &now));
 	sysgenid_remember(&seen, &now);
 	EXPECT_EQ(0, sysgenid_changed(&seen, &now));
+}
+
+TEST(properties_depend_on_access_to_hardware)
+{
+	EXPECT_EQ(SYSGENID_KERNEL_RESEEDED | (has_hardware() ? SYSGENID_NEVER_STALE : 0),
+		  sysgenid_get_properties());
+	EXPECT_EQ(0, run_role("unprivileged", "/dev/sysgenid", "/nowhere", "/proc/self/exe",
+			      NOBODY));
+	make_fake(VMCLOCK_HAS_GENERATION, 7);
+	EXPECT_EQ(0, run_role("unprivileged_both", "/dev/sysgenid", FAKE, "/proc/self/exe",
+			      NOBODY));
 }
 
 TEST(seen_can_be_copied)
@@ -859,6 +987,148 @@ TEST(sandbox_can_inherit_watcher)
 	EXPECT_EQ(0, status);
 	EXPECT_EQ(1, sysgenid_watcher_wait(watcher, 0, &generation));
 	sysgenid_watcher_free(watcher);
+}
+
+/* Returns the exit status of a child, or 128 and more if a signal killed it. */
+static int status_of(pid_t child)
+{
+	int status;
+
+	CHECK(waitpid(child, &status, 0) == child);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+TEST(listed_system_calls_suffice)
+{
+	struct sysgenid_watcher *watcher, *tracked;
+	struct sysgenid_seen seen = seen_now();
+	uint64_t generation;
+	pid_t child;
+
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0))
+		SKIP(return, "this kernel has no seccomp");
+	watcher = sysgenid_watcher_new(0);
+	tracked = sysgenid_watcher_new(SYSGENID_TRACKED);
+	ASSERT_NE(NULL, watcher);
+	ASSERT_NE(NULL, tracked);
+
+	child = fork();
+	if (!child) {
+		CHECK(!sysgenid_trigger(0));
+		allow_only(IN_LINE);
+		CHECK(changed(&seen) && !changed(&seen));
+		CHECK(sysgenid_barrier(&generation) == 0);
+		_exit(0);
+	}
+	EXPECT_EQ(0, status_of(child));
+
+	child = fork();
+	if (!child) {
+		CHECK(!close_range(3, ~0u, 0));
+		allow_only(IN_LINE | AFTER_CLOSING);
+		CHECK(changed(&seen) && sysgenid_barrier(&generation) == 0);
+		_exit(0);
+	}
+	EXPECT_EQ(0, status_of(child));
+
+	/* The watchers' generation is pending, so an inherited watcher reports it. */
+	child = fork();
+	if (!child) {
+		allow_only(WATCHING | IN_CHILD);
+		adjust_and_sleep(watcher);
+		_exit(0);
+	}
+	EXPECT_EQ(0, status_of(child));
+
+	child = fork();
+	if (!child) {
+		allow_only(WATCHING | TRACKED | IN_CHILD | TRACKED_IN_CHILD);
+		adjust_and_sleep(tracked);
+		_exit(0);
+	}
+	EXPECT_EQ(0, status_of(child));
+
+	child = fork();
+	if (!child) {
+		watcher = sysgenid_watcher_new(0);
+		CHECK(watcher && !sysgenid_trigger(0));
+		allow_only(WATCHING);
+		adjust_and_sleep(watcher);
+		_exit(0);
+	}
+	EXPECT_EQ(0, status_of(child));
+
+	child = fork();
+	if (!child) {
+		tracked = sysgenid_watcher_new(SYSGENID_TRACKED);
+		CHECK(tracked && !sysgenid_trigger(0));
+		allow_only(WATCHING | TRACKED);
+		adjust_and_sleep(tracked);
+		_exit(0);
+	}
+	EXPECT_EQ(0, status_of(child));
+
+	child = fork();
+	if (!child) {
+		free(malloc(4096));	/* The allocator has memory before the filter. */
+		allow_only(~0u);
+		CHECK(sysgenid_watcher_new(0));
+		CHECK(sysgenid_watcher_new(SYSGENID_TRACKED));
+		_exit(0);
+	}
+	EXPECT_EQ(0, status_of(child));
+
+	make_fake(VMCLOCK_HAS_GENERATION, 8);
+	EXPECT_EQ(0, run_role("filtered", "/nowhere", FAKE, "/proc/self/exe", 0));
+	sysgenid_watcher_free(tracked);
+	sysgenid_watcher_free(watcher);
+}
+
+TEST(other_file_in_place_of_device_is_not_mapped)
+{
+	static const size_t sizes[] = { 0, 4096 };
+
+	for (int i = 0; i < 2; i++) {
+		pid_t child = fork();
+
+		if (!child) {
+			make_fake(0, 1);
+			CHECK(!truncate(FAKE, sizes[i]));
+			CHECK(!unshare(CLONE_NEWNS));
+			CHECK(!mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+			CHECK(!mount(FAKE, "/dev/sysgenid", NULL, MS_BIND, NULL));
+			_exit(run_role("other_file", NULL, "/nowhere", "/proc/self/exe", 0));
+		}
+		EXPECT_EQ(0, status_of(child));
+	}
+}
+
+#define ROOT	"/tmp/libsysgenid-test-root"
+
+TEST(chroot_can_have_its_own_node)
+{
+	pid_t child = fork();
+
+	if (!child) {
+		struct sysgenid_watcher *watcher;
+		uint64_t generation;
+		struct stat node;
+
+		CHECK(!stat("/dev/sysgenid", &node));
+		CHECK(!mkdir(ROOT, 0755) && !mkdir(ROOT "/dev", 0755));
+		CHECK(!mknod(ROOT "/dev/sysgenid", S_IFCHR | 0600, node.st_rdev));
+		CHECK(!chroot(ROOT) && !chdir("/"));
+		watcher = sysgenid_watcher_new(SYSGENID_TRACKED);
+		CHECK(watcher && !sysgenid_trigger(0));
+		CHECK(sysgenid_wait_watchers(20) == -1 && errno == ETIME);
+		CHECK(sysgenid_watcher_wait(watcher, 0, &generation) == 1);
+		CHECK(sysgenid_watcher_ack(watcher, generation) == 0);
+		CHECK(sysgenid_wait_watchers(-1) == 0);
+		CHECK(!close_range(3, ~0u, 0) && sysgenid_barrier(&generation) == 0);
+		_exit(0);
+	}
+	EXPECT_EQ(0, status_of(child));
+	EXPECT_EQ(0, system("rm -r " ROOT));
 }
 
 /* Forks a child with PID 1 in a new namespace; its parent may have PID 1, too. */
