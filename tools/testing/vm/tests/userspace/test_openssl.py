@@ -227,6 +227,11 @@ CONFIGURATIONS = {
     "diagnostics": ("config_diagnostics = 1\nopenssl_conf = i\n[i]\n", {"default"}),
     "DOS lines": ("openssl_conf = i\r\n[i]\r\n", {"default"}),
     "included": ("openssl_conf = i\n.include /etc/ssl/more.cnf\n", {"default", "legacy"}),
+    "variables": ("mine = i\nopenssl_conf = $mine\n[i]\nproviders = ${default::mine}_p\n[i_p]\n"
+                  f"legacy = l\ndefault = d\n{LEGACY}{DEFAULT}", {"default", "legacy"}),
+    "dollars in names": (".pragma = dollarid:on\na$b = c\nopenssl_conf = i\n[i]\n", {"default"}),
+    "a section twice": ("openssl_conf = i\n[i]\nproviders = p\n[p]\ndefault = d\n[i]\nrandom = r\n"
+                        f"[r]\nseed = SEED-SRC\n{DEFAULT}", {"default"}),
     "spaces": ("[ default ]\n openssl_conf\t= i # that one\n[ i ]\n", {"default"}),
 }
 MORE = f"[i]\nproviders = p\n[p]\nlegacy = l\ndefault = d\n{LEGACY}{DEFAULT}"
@@ -267,6 +272,8 @@ REFUSED = {
                            "default_properties=fips=yes\\n' > $cnf", 3, "FIPS"),
     "FIPS by provider": ("printf 'openssl_conf=i\\n[i]\\nproviders=p\\n[p]\\nfips=f\\n[f]\\n"
                          "activate=1\\n' > $cnf", 3, "FIPS"),
+    # OpenSSL skips the mark in the first file only, not in one that is included.
+    "a byte order mark": ("sed -i '1s/^/\\xef\\xbb\\xbf/' $cnf", 1, "OPENSSL_CONF="),
     "read-only": ("mount --bind /etc/ssl /etc/ssl; mount -o remount,bind,ro /etc/ssl", 1,
                   "cannot write"),
     "mounted by itself": ("mount --bind $cnf $cnf", 1, "cannot replace"),
