@@ -6,6 +6,7 @@ the machine's files stay unchanged.
 """
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -189,11 +190,15 @@ def broken_module(kind: str, installed: Installed) -> Path:
         (installed.scratch / "other.c").write_text("int OSSL_provider_init(void) { return 0; }\n")
         host.run(["gcc", "-shared", "-fPIC", "-o", path, installed.scratch / "other.c"],
                  "building a module")
+    elif kind == "without the generator":
+        modules = host.run(["pkg-config", "--variable=modulesdir", "libcrypto"], "asking pkg-config")
+        shutil.copy(Path(modules.strip()) / "legacy.so", path)
     return path
 
 
 @pytest.mark.parametrize("diagnostics", ["0", "1"])
-@pytest.mark.parametrize("kind", ["missing", "text", "another architecture", "another interface"])
+@pytest.mark.parametrize("kind", ["missing", "text", "another architecture", "another interface",
+                                  "without the generator"])
 def test_draws_fail_without_module(installed, kind, diagnostics):
     """A draw never falls back to OpenSSL's own generator."""
     configuration = installed.configuration(
