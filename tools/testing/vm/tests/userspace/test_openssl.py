@@ -400,7 +400,10 @@ def test_package_reports_later_openssl_of_other_architecture(installed):
     script = PACKAGES.replace("SCRATCH", str(installed.scratch)).replace(
         "DEBIAN.", f"{host.ROOT}/debian/sysgenid-openssl.")
     said = installed.inside(f"""{script}
+        echo 'a = b' > {CNF}
         unpack sysgenid-openssl; sysgenid-openssl enable; sysgenid-openssl status; echo "status $?"
+        sed -i -e '1i openssl_conf = mine' -e '/^# BEGIN/i [mine]' {CNF}
+        sysgenid-openssl status; echo "status $?"
         unpack libssl3; echo "dpkg $?"
         sysgenid-openssl status; echo "status $?"; {INSTANCES}
         mkdir -p /usr/lib/s390x-linux-gnu/ossl-modules
@@ -409,11 +412,21 @@ def test_package_reports_later_openssl_of_other_architecture(installed):
         unpack sysgenid-openssl; sysgenid-openssl status; echo "status $?"
         grep -c s390x {CNF}""")
     before, after = said.split("Unpacking libssl3", 1)
-    assert re.findall(r"^(\w+ \d)$", said, re.M) == ["status 0", "dpkg 0", "status 2", "status 0"], said
-    message = "programs with OpenSSL in /usr/lib/s390x-linux-gnu would get no random numbers"
+    assert re.findall(r"^(\w+ \d)$", said, re.M) == [
+        "status 0", "status 2", "dpkg 0", "status 2", "status 0"], said
+    message = "OpenSSL in /usr/lib/s390x-linux-gnu has no sysgenid.so"
     assert message not in before and message in after, said
+    assert "out of date" in before and "out of date" not in after, said
     assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 3, said
     assert said.rstrip().splitlines()[-1] != "0", said
+
+
+def test_other_architecture_without_module_keeps_file_for_services(installed):
+    said = installed.inside(f"""mkdir -p /usr/lib/other; : > /usr/lib/other/libcrypto.so.3
+        sysgenid-openssl refresh; echo "refresh $?"; sysgenid-openssl status; echo "status $?"
+        OPENSSL_CONF=/etc/ssl/sysgenid.cnf; export OPENSSL_CONF; {INSTANCES}""")
+    assert "refresh 0" in said and "status 1" in said, said
+    assert re.findall(r"^generator (\S+)", said, re.M) == ["SYSGENID"] * 3, said
 
 
 def test_line_below_block_is_kept(installed):
