@@ -191,8 +191,9 @@ def broken_module(kind: str, installed: Installed) -> Path:
         host.run(["gcc", "-shared", "-fPIC", "-o", path, installed.scratch / "other.c"],
                  "building a module")
     elif kind == "without the generator":
-        modules = host.run(["pkg-config", "--variable=modulesdir", "libcrypto"], "asking pkg-config")
-        shutil.copy(Path(modules.strip()) / "legacy.so", path)
+        directory = host.run(["pkg-config", "--variable=modulesdir", "libcrypto"],
+                             "asking pkg-config").strip()
+        shutil.copy(Path(directory) / "legacy.so", path)
     return path
 
 

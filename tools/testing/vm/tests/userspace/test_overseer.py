@@ -160,8 +160,8 @@ def test_restart_unit_restarts_running_service_before_settled(guest):
     names, units = ("restarts", "reloads", "stopped"), "/run/systemd/system"
     for name in names:
         guest.run(f"cat > {units}/{name}.service <<'end'\n{KEEPS}end")
-    guest.run(f"mkdir {units}/sysgenid-restart@reloads.service.d;"
-              f"cat > {units}/sysgenid-restart@reloads.service.d/reload.conf <<'end'\n{RELOADS}end\n"
+    guest.run(f"cd {units}; mkdir sysgenid-restart@reloads.service.d;"
+              f"cat > sysgenid-restart@reloads.service.d/reload.conf <<'end'\n{RELOADS}end\n"
               "touch /run/go; systemctl daemon-reload; systemctl start restarts reloads")
     enabled = " ".join(f"sysgenid-restart@{name}.service" for name in names)
     guest.run(f"systemctl enable --now {enabled}; rm /run/go /run/restarts /run/reloads", 60)
