@@ -258,12 +258,8 @@ def wait_for_generation(clone: Guest, state: str) -> None:
     if state == "modules":
         clone.run("until grep -qx 1 /sys/class/misc/sysgenid/generation; do :; done")
     if state == "everything":
-        clone.run("until systemctl show -P StatusText sysgenidd | grep -q 'generation 1 settled';"
-                  " do sleep 0.2; done", 120)
-        # A unit has restarted its service when its process has ended.
-        for unit in RESTARTED:
-            clone.run(f"until [ $(systemctl show -P ExecMainExitTimestampMonotonic"
-                      f" sysgenid-restart@{unit}) != 0 ]; do sleep 0.2; done", 120)
+        # This includes the restarts of the services.
+        clone.run("sysgenid wait-settled --timeout=300", 330)
 
 
 def draw(clone: Guest, control: Program) -> dict[str, list[str]]:
@@ -363,8 +359,9 @@ def write_section(name: str, text: str) -> None:
 
 
 def write_table(kernel: Kernel, counts: dict[str, dict[str, int]], pairs: int) -> None:
-    write_section("table", f"Linux {kernel.release}, pairs of clones: {pairs}, draws of each program "
-                  f"in each clone: {DRAWS * pairs}.\n\n{table(counts)}")
+    write_section("table", f"Linux {kernel.release}, pairs of clones: {pairs}. Each program draws "
+                  f"{DRAWS} times in each clone, so up to\n{DRAWS * pairs} draws can repeat."
+                  f"\n\n{table(counts)}")
     write_section("advice", advice())
 
 
