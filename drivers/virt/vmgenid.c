@@ -26,6 +26,7 @@
 #include <linux/platform_device.h>
 #include <linux/pm.h>
 #include <linux/random.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
@@ -613,6 +614,8 @@ static void vmgenid_stop_timer(void *data)
 	struct vmgenid *vmgenid = data;
 
 	irq_work_sync(&vmgenid->irq_work);
+	/* irq_work_sync() can miss a run that a run on another CPU overtook. */
+	synchronize_rcu();
 	hrtimer_cancel(&vmgenid->timer);
 }
 
