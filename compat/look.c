@@ -13,6 +13,8 @@
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/random.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
 
@@ -103,25 +105,33 @@ static void look_at_nothing(bool announced)
 }
 
 /*
- * On return, no call is running, unless ftrace has shut itself down after a bug of
- * its own. In that case ftrace leaves the calls in place: keep the module loaded.
+ * Under look_mutex: ftrace has shut itself down after a bug of its own. It leaves its
+ * calls in place, so the module has to stay loaded.
  */
+static bool look_stuck;
+
+/* On return, no call of the driver is running. */
 static void look_unregister(struct look *look)
 {
 	lockdep_assert_held(&look_mutex);
 
-	if (!look->registered)
-		return;
-	if (unregister_ftrace_function(&look->ops)) {
-		WRITE_ONCE(look_function, look_at_nothing);
+	if (look->registered && unregister_ftrace_function(&look->ops)) {
+		look_stuck = true;
 		__module_get(THIS_MODULE);
 	}
 	look->registered = false;
+	if (look_stuck) {
+		WRITE_ONCE(look_function, look_at_nothing);
+		synchronize_rcu_tasks();
+	}
 }
 
 /* Called once, at unload: ftrace keeps pointers to what this frees. */
 void look_free(void)
 {
+	/* An unload that began before __module_get() would free the code: never end. */
+	while (look_stuck)
+		schedule_timeout_idle(MAX_SCHEDULE_TIMEOUT);
 	ftrace_free_filter(&look_draws.ops);
 	ftrace_free_filter(&look_events.ops);
 }

@@ -97,6 +97,14 @@ def test_looks_work_beside_function_tracer(guest):
     assert_looks_detect(guest)
 
 
+def test_draw_during_reseed_does_not_wait(guest):
+    """The draw looks again, on the CPU that holds the driver's lock."""
+    load_modules(guest)
+    guest.run("insmod /modules/draw_in_reseed.ko")
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.generation() == 1
+
+
 LOOP = f"""
 cd {DRIVER}; for device in */driver; do dirname $device > /run/device; done; cd /
 until [ -e /run/end ]; do
