@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Loading and unloading the modules: by hand, by modprobe, by modalias."""
 import pytest
-from harness import build
+from harness import acpi_tables, build
 from harness.initramfs import Image
 
 SOURCE = "cat /sys/class/misc/sysgenid/source"
@@ -37,6 +37,25 @@ def test_driver_leaves_counter_to_other_backend(guest):
     assert guest.run(SOURCE) == "fake_backend\n"
     guest.unload_backend()
     guest.run("rmmod fake_backend; rmmod sysgenid")
+
+
+@pytest.mark.kernels("6.1-cloud")
+def test_encrypted_guest_leaves_counter_to_software(guest):
+    """The driver does not even map the GUID's page."""
+    page = acpi_tables.find_guid(acpi_tables.dump(guest, "SSDT")) & -4096
+    mapped = f"grep -q phys={page:#018x} /proc/vmallocinfo"
+    guest.run("insmod /modules/claim_encrypted.ko")
+    guest.load_modules()
+    assert guest.log().count("not used: the memory is encrypted against the host") == 1
+    assert guest.run(SOURCE) == "none\n"
+    assert guest.status(mapped) == 1
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.generation() == 0
+        clone.unload_backend()
+        clone.run("rmmod claim_encrypted")
+        clone.load_backend()
+        assert clone.run(SOURCE) == "vmgenid\n"
+        assert clone.status(mapped) == 0
 
 
 @pytest.mark.kernels("6.12-debug")
