@@ -14,6 +14,7 @@ from harness import kernels
 from harness.acpi_events import load_modules, mask_events
 from harness.channel import Program
 from harness.guest import BACKEND, Guest, Snapshot, new_guid
+from harness.stale import FEWER_RESTORES, stale_looks
 from test_random import PREDICTABLE
 
 LOOKS = f"/sys/module/{BACKEND}/parameters/looks"
@@ -75,14 +76,15 @@ def draws(output: str, pattern: str = r"^cpu (\d+) (\w{32})$") -> list[tuple[str
     return found
 
 
+@pytest.mark.every_kernel
 @pytest.mark.built_in
-@pytest.mark.parametrize("cpus, event, times", [
-    (4, "event", 2), (2, "masked", 2),
-    *(pytest.param(cpus, event, RESTORES, marks=LONG)
-      for cpus in (2, 4) for event in ("event", "masked"))])
-def test_draws_after_restore_never_repeat(boot, cpus, event, times):
+@pytest.mark.parametrize("delivery, cpus, event, times", [
+    ("sci", 4, "event", 2), ("ged", 4, "event", 2), ("sci", 2, "masked", 2),
+    *(pytest.param("sci", cpus, event, RESTORES, marks=LONG)
+      for cpus in (2, 4) for event in ("event", "masked"))], indirect=["delivery"])
+def test_draws_after_restore_never_repeat(boot, delivery, cpus, event, times):
     """Covers every interface on every CPU, with and without the interrupt."""
-    guest = boot(smp=cpus, **PREDICTABLE)
+    guest = boot(smp=cpus, **delivery, **PREDICTABLE)
     program = start(guest, "draw_everywhere", event)
     with guest.snapshot() as snap:
         made = [draws(output) for output in outputs(snap, program, guids(times))]
@@ -173,6 +175,20 @@ def test_timer_publishes_generation_before_next_tick(boot, kernel):
                  for output in outputs(snap, program, (new_guid() for _ in range(2)))]
     tick = 1e6 / int(kernel.setting("HZ"))
     assert all(0 < duration < 1.05 * tick for duration in stale), stale
+
+
+@pytest.mark.built_in
+def test_tick_alone_detects_new_guid(boot, kernel):
+    """While the only program waits for the mapped counter, nothing draws."""
+    if kernel.setting("PREEMPT_RT"):
+        pytest.skip("there are no looks with PREEMPT_RT")
+    guest = boot(icount=True)
+    load_modules(guest)
+    mask_events(guest)
+    watcher = guest.start("stale_window map")
+    tick = 1e6 / int(kernel.setting("HZ"))
+    for times, duration in stale_looks(guest, watcher, range(FEWER_RESTORES)):
+        assert times and duration < 1.05 * tick
 
 
 @COUNTS_TICKS

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A GUID that changes while it is read is one event, if it is written within 1 ms.
+"""New GUIDs that a test module writes while the guest runs, slowly or at once.
+
+A GUID that changes while it is read is one event, if it is written within 1 ms.
 
 With icount, a nanosecond is an instruction, so that the times are the same in every run.
 """
@@ -47,3 +49,12 @@ def test_halves_2_ms_apart_count_twice_if_seen_between(slowly_written):
     seen_between = [times % 16 >= 8 for times in range(TIMES, 0, -1)]
     for count, seen in zip(increments(slowly_written, 8, 2_000_000), seen_between, strict=True):
         assert count in ((2,) if seen else (1, 2))
+
+
+def test_draw_publishes_new_guid_before_next_tick(slowly_written, kernel):
+    """The draw itself may not wait until the GUID has settled: a timer does."""
+    if kernel.setting("PREEMPT_RT"):
+        pytest.skip("there are no looks with PREEMPT_RT")
+    waits = [float(word) for word in slowly_written.run(f"publish_after_draw {TIMES}").split()]
+    tick = 1e6 / int(kernel.setting("HZ"))
+    assert len(waits) == TIMES and max(waits) < tick / 10, waits
