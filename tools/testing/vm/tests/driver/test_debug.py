@@ -227,29 +227,3 @@ def test_invalid_sci_is_refused(guest):
     guest.load_modules()
     assert "mapping the SCI to an interrupt failed" in guest.log()
     assert guest.run(f"cat {SYSFS}/source") == "none\n"
-
-
-def stop_ftrace(guest: Guest) -> None:
-    """Has ftrace leave the driver's calls in place forever."""
-    guest.run(f"insmod /modules/stop_ftrace.ko ftrace_kill={addresses(guest, 'ftrace_kill')[0]}")
-
-
-def test_stopped_ftrace_pins_driver(guest):
-    load_modules(guest)
-    stop_ftrace(guest)
-    guest.run(f"cd {DRIVER}; ls -d *:* > /run/device; cat /run/device > unbind; sleep 0.1")
-    assert guest.status(f"rmmod {BACKEND}") != 0
-    guest.run(f"cat /run/device > {DRIVER}/bind")
-    assert "this kernel has no function tracer" in guest.log()
-    with guest.snapshot() as snap, snap.restore() as clone:
-        assert clone.generation() == 1
-        clone.run(f"cat /run/device > {DRIVER}/unbind; head -c99 /dev/urandom > /dev/null")
-
-
-def test_stopped_ftrace_keeps_unloaded_driver_in_memory(guest):
-    load_modules(guest)
-    stop_ftrace(guest)
-    unload = guest.start(f"rmmod {BACKEND}")
-    guest.run(f"until grep -q none {SYSFS}/source; do :; done; head -c99 /dev/urandom > /dev/null")
-    assert "Unloading" in guest.run(f"sleep 0.1; grep {BACKEND} /proc/modules")
-    assert unload.status is None

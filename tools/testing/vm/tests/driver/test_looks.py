@@ -15,6 +15,12 @@ TRACING = "/sys/kernel/debug/tracing"
 RESTORES = 3
 
 
+@pytest.fixture(autouse=True)
+def has_looks(kernel) -> None:
+    if kernel.setting("PREEMPT_RT"):
+        pytest.skip("there are no looks with PREEMPT_RT")
+
+
 def looks(guest: Guest) -> str:
     return guest.run(f"cat {LOOKS}").strip()
 
@@ -103,6 +109,34 @@ def test_draw_during_reseed_does_not_wait(guest):
     guest.run("insmod /modules/draw_in_reseed.ko")
     with guest.snapshot() as snap, snap.restore() as clone:
         assert clone.generation() == 1
+
+
+def stop_ftrace(guest: Guest) -> None:
+    """Has ftrace leave the driver's calls in place forever."""
+    address = guest.run("grep ' ftrace_kill$' /proc/kallsyms").split()[0]
+    guest.run(f"insmod /modules/stop_ftrace.ko ftrace_kill=0x{address}")
+
+
+def test_stopped_ftrace_pins_driver(guest):
+    load_modules(guest)
+    stop_ftrace(guest)
+    guest.run(f"cd {DRIVER}; dirname */driver > /run/device; cat /run/device > unbind; sleep 0.1")
+    assert guest.status(f"rmmod {BACKEND}") != 0
+    guest.run(f"cat /run/device > {DRIVER}/bind")
+    assert "this kernel has no function tracer" in guest.log()
+    with guest.snapshot() as snap, snap.restore() as clone:
+        assert clone.generation() == 1
+        clone.run(f"cat /run/device > {DRIVER}/unbind; head -c99 /dev/urandom > /dev/null")
+
+
+def test_stopped_ftrace_keeps_unloaded_driver_in_memory(guest):
+    load_modules(guest)
+    stop_ftrace(guest)
+    unload = guest.start(f"rmmod {BACKEND}")
+    guest.run("until grep -q none /sys/class/misc/sysgenid/source; do :; done")
+    guest.run("head -c99 /dev/urandom > /dev/null; sleep 0.1")
+    assert "Unloading" in guest.run(f"grep {BACKEND} /proc/modules")
+    assert unload.status is None
 
 
 LOOP = f"""
