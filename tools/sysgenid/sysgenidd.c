@@ -29,6 +29,9 @@
 /* Delay before a failed hook runs again, in milliseconds. */
 #define PAUSE		1000
 
+#define SETTLED		"generation %" PRIu64 " settled (hooks: %u done, %u failed; " \
+			"other failures: %u)"
+
 static const char *hooks_directory = "/etc/sysgenid/hooks.d";
 static int hook_timeout = HOOK_TIMEOUT;
 static int hook_attempts = HOOK_ATTEMPTS;
@@ -392,6 +395,12 @@ static void look_for_cold_clone(struct state *state)
 		remember_identity(state);
 }
 
+static void notify_settled(const struct state *state)
+{
+	notify_status(SETTLED, state->generation, state->done, state->failed,
+		      state->faults);
+}
+
 /* Saves the state before other programs may continue: no work must be repeated. */
 static void settle(struct state *state)
 {
@@ -405,12 +414,9 @@ static void settle(struct state *state)
 	if (!tracked_acknowledge(state->generation))
 		return;
 	report(state->failed + state->faults ? LOG_WARNING : LOG_NOTICE,
-	       "settled", state->generation, NULL,
-	       "generation %" PRIu64 " settled (hooks: %u done, %u failed; other failures: %u)",
-	       state->generation, state->done, state->failed, state->faults);
-	notify_status("generation %" PRIu64 " settled (hooks: %u done, %u failed; "
-		      "other failures: %u)", state->generation, state->done,
-		      state->failed, state->faults);
+	       "settled", state->generation, NULL, SETTLED, state->generation,
+	       state->done, state->failed, state->faults);
+	notify_settled(state);
 }
 
 static void enter(struct state *state, enum phase phase)
@@ -618,8 +624,7 @@ int main(int argc, char **argv)
 		record_publish(&state, NULL);
 		if (state.phase == PHASE_SETTLED) {
 			tracked_acknowledge(state.generation);
-			notify_status("generation %" PRIu64 " settled",
-				      state.generation);
+			notify_settled(&state);
 		}
 	}
 	if (!boots)

@@ -386,7 +386,7 @@ def test_failed_hook_is_retried_and_stays_visible(guest):
         nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups"
         assert "bäcker" not in guest.run(f"{nobody} sysgenid status")
         assert "(hooks: 1 done, 1 failed; other failures: 0)" in guest.run(
-            "systemctl show -P StatusText sysgenidd") or _
+            "systemctl show -P StatusText sysgenidd")
         guest.run("systemctl is-active sysgenid-failed.target")
         guest.run("systemctl is-failed sysgenid-hook-10-fails.service")
         guest.run("systemctl restart sysgenidd")
