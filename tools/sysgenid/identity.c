@@ -88,9 +88,11 @@ bool identity_has_changed(void)
 {
 	json_object *known = json_object_from_file(IDENTITY_PATH);
 	int fd = open("/dev/sysgenid", O_RDWR | O_CLOEXEC);
-	bool changed = known && fd >= 0 &&
-		       identity_compare(fd, json_object_get_string(known)) ==
-		       IDENTITY_OTHER;
+	/* Without the file, the overseer failed to publish the identity. */
+	bool changed = access(IDENTITY_PATH, F_OK) ||
+		       (known && fd >= 0 &&
+			identity_compare(fd, json_object_get_string(known)) ==
+			IDENTITY_OTHER);
 
 	json_object_put(known);
 	if (fd >= 0)

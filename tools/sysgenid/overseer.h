@@ -34,7 +34,7 @@ enum phase {
  * @done: number of hooks that succeeded
  * @failed: number of hooks that failed
  * @faults: number of other failures: of units, and of saving the state
- * @identity: digest of the hardware's identifier when the system last settled, or
+ * @identity: digest of the hardware's identifier when the generation began, or
  *	empty
  * @hook: in PHASE_HOOKS, the last hook that was completed, or empty
  * @tried: the hook that was started last, or empty
@@ -131,9 +131,9 @@ bool identity_make(int fd, char *identity);
 enum identity identity_compare(int fd, const char *identity);
 
 /*
- * Returns whether the hardware's identifier has changed since the last generation
- * settled. If the generation is still the same afterwards, the driver has failed.
- * The caller must be root; other users always get false.
+ * Returns whether the hardware's identifier has changed since the generation began.
+ * If the generation is still the same afterwards, the driver failed to reseed. Only
+ * root can compare the identifiers; other users get false.
  */
 bool identity_has_changed(void);
 
@@ -232,6 +232,9 @@ bool save_state(const struct state *state, enum sync sync);
 
 /* Returns whether an overseer has published a record since the system booted. */
 bool record_exists(void);
+
+/* Returns whether an overseer has published a record for this counter. */
+bool record_is_current(void);
 
 /* Loads the failures that were recorded for this generation before a restart. */
 void record_open(const struct state *state);

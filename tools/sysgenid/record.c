@@ -115,6 +115,14 @@ bool record_exists(void)
 	return !access(STATUS_PATH, F_OK);
 }
 
+bool record_is_current(void)
+{
+	json_object *record = read_record();
+
+	json_object_put(record);
+	return record;
+}
+
 void record_open(const struct state *state)
 {
 	mkdir(RUN_DIRECTORY, 0755);

@@ -318,21 +318,40 @@ static void report_laggards(uint64_t generation)
 	}
 }
 
+/* If the identifier changes but the generation stays, the driver failed to reseed. */
+static bool is_reseeded(const struct state *state)
+{
+	return identity_compare(tracked_fd(), state->identity) != IDENTITY_OTHER;
+}
+
+static void report_missing_reseed(const struct state *state)
+{
+	if (is_reseeded(state))
+		return;
+	report(LOG_ERR, "reseed-late", state->generation, NULL,
+	       "generation %" PRIu64 " still waits for the kernel, which failed to reseed "
+	       "its random number generator: see its log", state->generation);
+	notify_status("generation %" PRIu64 ": waiting for the kernel to reseed",
+		      state->generation);
+}
+
 /* Returns false if there is a newer generation, or the overseer must end. */
-static bool wait_for_watchers(uint64_t generation)
+static bool wait_for_watchers(const struct state *state)
 {
 	int64_t every = watchers_timeout * INT64_C(1000), late = now_ms() + every;
+	uint64_t generation = state->generation;
 	int look = LOOK_FIRST;
 
 	notify_status("generation %" PRIu64 ": waiting for watchers", generation);
 	while (!is_interrupted(generation)) {
-		if (!tracked_others())
+		if (!tracked_others() && is_reseeded(state))
 			return true;
 		wait_event(now_ms() + look, -1);
 		if (look < LOOK_AT_LEAST)
 			look *= 2;
 		if (now_ms() >= late) {
 			report_laggards(generation);
+			report_missing_reseed(state);
 			late += every;
 		}
 	}
@@ -356,7 +375,7 @@ static void notify_ready(void)
 	ready = true;
 }
 
-/* Stores the identity of the hardware on which the system settled. */
+/* Stores the identity of the hardware on which the generation began. */
 static void remember_identity(struct state *state)
 {
 	if (identity_compare(tracked_fd(), state->identity) != IDENTITY_SAME &&
@@ -368,14 +387,20 @@ static void remember_identity(struct state *state)
  * A system may be copied, or its disk rolled back, while it is off. No interrupt
  * announces such a clone, but it boots with another generation ID than it last
  * settled with. Starting a new generation makes it a clone like any other.
+ * @same_counter: the counter has gone on since the state was saved
  */
-static void look_for_cold_clone(struct state *state)
+static void look_for_cold_clone(struct state *state, bool same_counter)
 {
 	bool other = identity_compare(tracked_fd(), state->identity) ==
 		     IDENTITY_OTHER;
 
-	if (state->phase != PHASE_SETTLED)
+	/* The driver failed to reseed: keep the identity, so as not to settle. */
+	if (other && same_counter)
 		return;
+	if (state->phase != PHASE_SETTLED) {
+		remember_identity(state);
+		return;
+	}
 	if (other && cold_clones) {
 		report(LOG_NOTICE, "cold-clone", state->generation, NULL,
 		       "the generation ID differs from when the system last settled: "
@@ -385,6 +410,7 @@ static void look_for_cold_clone(struct state *state)
 		report(LOG_WARNING, "cold-clone", state->generation, NULL,
 		       "starting a generation failed: %s", strerror(errno));
 		state->phase = PHASE_HOOKS;
+		remember_identity(state);
 		return;
 	}
 	if (other)
@@ -405,7 +431,6 @@ static void notify_settled(const struct state *state)
 static void settle(struct state *state)
 {
 	state->phase = PHASE_SETTLED;
-	remember_identity(state);
 	if (!save_state(state, SYNC_STATE))
 		fault(state, "state", state_path, "it can't be written");
 	if (state->failed + state->faults)
@@ -444,7 +469,7 @@ static void oversee(struct state *state)
 			return;
 		enter(state, PHASE_WATCHERS);
 	}
-	if (wait_for_watchers(state->generation))
+	if (wait_for_watchers(state))
 		settle(state);
 }
 
@@ -465,6 +490,7 @@ static void begin(struct state *state, uint64_t generation)
 		.previous = settled ? last.generation : last.previous,
 	};
 	memcpy(state->identity, last.identity, sizeof(state->identity));
+	remember_identity(state);
 	record_clear();
 	save_state(state, SYNC_STATE);
 	set_failed_target(state, "stop");
@@ -607,7 +633,7 @@ static int start(void)
 int main(int argc, char **argv)
 {
 	struct state fresh, state = {};
-	bool boots;
+	bool boots, same_counter;
 	int status;
 
 	parse(argc, argv);
@@ -617,8 +643,9 @@ int main(int argc, char **argv)
 	fresh = fresh_state();
 	load_state(&fresh, &state);
 	boots = !record_exists();
+	same_counter = record_is_current();
 	record_open(&state);
-	look_for_cold_clone(&state);
+	look_for_cold_clone(&state, same_counter);
 	save_state(&state, SYNC_STATE);
 	if (current_generation() == state.generation) {
 		record_publish(&state, NULL);

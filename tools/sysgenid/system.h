@@ -28,7 +28,7 @@ struct json_object;
 #define STATUS_PATH	RUN_DIRECTORY "/status.json"
 #define OUTPUT_PATH	RUN_DIRECTORY "/output.json"
 
-/* Identity of the hardware when the last generation settled; only root may read it. */
+/* Identity of the hardware when the generation began; only root may read it. */
 #define IDENTITY_PATH	RUN_DIRECTORY "/identity.json"
 
 /* The hooks that `sysgenid prepare` has begun and that are not undone. */

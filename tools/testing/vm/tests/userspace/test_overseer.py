@@ -286,11 +286,31 @@ def test_host_waits_while_reseed_fails(gated):
         assert status == 2 and {state["state"] for state in states} == {"pending"}
         for command in ("wait-settled", "wait-watchers"):
             assert clone.status(f"sysgenid {command} --timeout=0.5") == TIMEOUT
+        clone.run("systemctl restart sysgenidd")
+        status, states = host_waits(clone, 5)
+        assert status == 2 and {state["state"] for state in states} == {"pending"}
         # The driver retries at each look.
         clone.run("rmmod fail_reseed")
         status, states = host_waits(clone)
         assert status == 0
         assert (states[-1]["generation"], states[-1]["state"]) == (1, "settled")
+
+
+def test_host_waits_while_reseed_fails_during_hook(gated):
+    add_hook(gated, "10-slow", "touch /run/began; until test -e /run/go; do sleep 0.1; done")
+    gated.run("insmod /modules/fail_reseed.ko; systemctl stop sysgenidd", 60)
+    Overseer(gated, "--watchers-timeout=1")
+    gated.run("sysgenid trigger; until test -e /run/began; do sleep 0.1; done")
+    with gated.snapshot() as snap, snap.restore() as clone:
+        clone.expect("reseeding the random number generator failed")
+        clone.run("touch /run/go")
+        Overseer(clone).wait_for("generation 1 still waits for the kernel, which failed to reseed")
+        status, states = host_waits(clone, 5)
+        assert status == 2 and {state["state"] for state in states} <= {"pending", "watchers"}
+        clone.run("rmmod fail_reseed")
+        status, states = host_waits(clone)
+        assert status == 0
+        assert (states[-1]["generation"], states[-1]["state"]) == (2, "settled")
 
 
 def test_host_learns_of_failures(gated):
@@ -319,7 +339,14 @@ def test_host_does_not_get_past_full_disk(gated):
     gated.run(f"echo full > {STATE_DIRECTORY}/fill; sysgenid trigger; systemctl start sysgenidd")
     status, states = host_waits(gated)
     assert status == 1 and states[-1]["failures"][-1]["kind"] == "state"
-    # An overseer that cannot publish its state at all is waited for.
+    # The host waits for an overseer that cannot publish the hardware's identity.
+    gated.run(f"umount {STATE_DIRECTORY}; mkdir /run/sysgenid/identity.json.new; sysgenid trigger")
+    status, states = host_waits(gated, 5)
+    assert status == 2 and states[-1]["state"] == "pending"
+    assert gated.status("sysgenid wait-settled --timeout=0.5") == TIMEOUT
+    gated.run("rmdir /run/sysgenid/identity.json.new; sysgenid trigger")
+    assert host_waits(gated)[0] == 0
+    # The same holds if it cannot publish its state at all.
     gated.run("systemctl stop sysgenidd; mount -t tmpfs -o size=4k tmpfs /run/sysgenid;"
               "echo full > /run/sysgenid/fill; sysgenid trigger; systemctl start sysgenidd")
     assert host_waits(gated, 5)[0] == 2
