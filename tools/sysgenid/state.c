@@ -97,7 +97,8 @@ static int write_and_sync(const char *text, enum sync sync)
 	int fd;
 
 	snprintf(path, sizeof(path), "%s", state_path);
-	mkdir(dirname(path), 0700);
+	if (mkdir(dirname(path), 0700) && errno != EEXIST)
+		return errno;
 	fd = open(state_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return errno;

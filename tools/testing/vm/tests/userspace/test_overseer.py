@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """sysgenidd(8), the overseer, under systemd: hooks, restarts and failures."""
 import json
+import struct
 import subprocess
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from harness import kernels, userspace
 from harness.userspace import (HOOKS, PORT_MODULES, SHIPPED_HOOKS, STATE, STATE_DIRECTORY,
                                WAIT_SETTLED, load_kernel_module)
 
-pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
+pytestmark = [pytest.mark.kernels("6.1-cloud", "6.12-cloud"), pytest.mark.debian]
 
 KERNEL_MODULES = (*PORT_MODULES, "kernel/drivers/block/loop.ko")
 DROP_IN = "/run/systemd/system/sysgenidd.service.d"
@@ -118,7 +119,8 @@ def test_nobody_gets_past_starting_unit_or_dependency(guest):
     overseer.wait_for("generation 1 still waits for the job of slow.service")
     for command in ("wait-watchers", "wait-settled"):
         assert guest.status(f"sysgenid {command} --timeout=0.5") == TIMEOUT
-    assert json.loads(guest.run("sysgenid status --json"))["state"] == "units"
+    status = json.loads(guest.run("sysgenid status --json"))
+    assert (status["state"], status["outdated"]) == ("units", 1)
     guest.run("touch /run/go")
     overseer.settled()
 
@@ -226,6 +228,34 @@ def test_hook_survives_daemon_reexec(guest):
               "systemctl daemon-reexec; touch /run/go", 60)
     said = overseer.settled()
     assert SETTLED.format(1, 1, 0, 0) in said and "hook 10-slow: last" in said
+
+
+# VMClock
+
+def write_vmclock(guest, sequence: int, generation: int) -> None:
+    """Writes the page of fake_vmclock in the host's place."""
+    page = struct.pack("<IIHHIQQ72xQ", 0x4B4C4356, 4096, 1, 0, sequence, 0, 3 << 8, generation)
+    guest.run("printf '" + "".join(f"\\{byte:03o}" for byte in page) + "' > /dev/vmclock0")
+
+
+def test_vmclock_alone_drives_overseer(boot, image):
+    guest = boot(image=image, guid=None)
+    add_hook(guest, "10-note", "echo $SYSGENID_GENERATION after"
+             " $SYSGENID_PREVIOUS_GENERATION >> /run/ran")
+    guest.run("insmod /modules/fake_vmclock.ko")
+    write_vmclock(guest, 2, 2**40)
+    # udev starts the overseer.
+    guest.run("until systemctl -q is-active sysgenidd; do sleep 0.1; done", 60)
+    overseer = Overseer(guest)
+    overseer.settled()
+    status = json.loads(guest.run("sysgenid status --json"))
+    assert (status["source"], status["generation"]) == ("vmclock", 2**40)
+    write_vmclock(guest, 4, 7)
+    assert SETTLED.format(7, 1, 0, 0) in overseer.settled()
+    guest.run("systemctl restart sysgenidd")
+    overseer.settled()
+    assert guest.run("cat /run/ran") == f"7 after {2**40}\n"
+    assert guest.status("test -e /dev/sysgenid") != 0
 
 
 # The host's gate
@@ -647,7 +677,7 @@ def test_read_only_var_is_failure_but_hooks_run(guest):
               "mount --bind /var/lib /var/lib; mount -o remount,ro,bind /var/lib")
     overseer = Overseer(guest)
     guest.run("sysgenid trigger")
-    assert f"cannot write {STATE} (No such file or directory)" in overseer.settled(FAILED)
+    assert f"cannot write {STATE} (Read-only file system)" in overseer.settled(FAILED)
     guest.run("test -e /run/ran")
 
 
@@ -662,6 +692,22 @@ def test_frozen_disk_is_failure_but_hooks_run(guest):
     said = overseer.settled(FAILED)
     assert f"cannot write {STATE} (the file system does not answer)" in said
     guest.run(f"test -e /run/ran; fsfreeze -u {STATE_DIRECTORY}; sysgenid trigger")
+    overseer.settled()
+
+
+def test_disk_that_never_syncs_is_failure_but_hooks_run(guest):
+    add_hook(guest, "10-hook", "touch /run/ran")
+    load_kernel_module(guest, "loop.ko")
+    # The state's file system takes writes, but its disk is a file that takes none.
+    guest.run("systemctl stop sysgenidd; truncate -s 32M /run/outer; mkfs.ext4 -q /run/outer;"
+              "mkdir /run/disks; mount -o loop /run/outer /run/disks;"
+              "head -c 16M /dev/zero > /run/disks/inner; mkfs.ext4 -q /run/disks/inner;"
+              f"mkdir -p {STATE_DIRECTORY}; mount -o loop /run/disks/inner {STATE_DIRECTORY}", 60)
+    overseer = Overseer(guest)
+    guest.run(f"fsfreeze -f /run/disks; echo taken > {STATE_DIRECTORY}/file; sysgenid trigger")
+    said = overseer.settled(FAILED)
+    assert f"cannot write {STATE} (the file system does not answer)" in said
+    guest.run("test -e /run/ran; fsfreeze -u /run/disks; sysgenid trigger")
     overseer.settled()
 
 
