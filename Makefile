@@ -106,7 +106,8 @@ check-debian: $(PYTHON) ## install, upgrade and purge the packages in Debian 12 
 
 check-overseer: $(PYTHON) ## test the overseer under systemd: restarts, failures and cold clones
 	@cd $(VM) && $(PYTHON) -m harness.packages
-	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) $(PYTEST_ARGS) $(addprefix tests/userspace/test_, \
+	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel $(or $(KERNEL),6.1-cloud) \
+		$(if $(T),-k "$(T)") $(PYTEST_ARGS) $(addprefix tests/userspace/test_, \
 		overseer.py cold_clones.py seal.py prepare.py hooks.py)
 
 check-programs: $(PYTHON) ## count repeated draws of many programs in 20 pairs of clones, for Documentation/programs.rst

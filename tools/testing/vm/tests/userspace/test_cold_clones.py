@@ -9,7 +9,7 @@ from harness import kernels, userspace
 from harness.guest import Guest, new_guid
 from harness.userspace import HOOKS, STATE_DIRECTORY
 
-pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
+pytestmark = [pytest.mark.kernels("6.1-cloud", "6.12-cloud"), pytest.mark.debian]
 
 DISK_SIZE = 64 << 20
 # The disk keeps only the overseer's state; the guests' root is in RAM.

@@ -7,7 +7,7 @@ from harness import debian_disk, host, kernels, packages
 from harness.guest import Guest, Snapshot, go, new_guid
 from harness.userspace import HOOKS, SHIPPED_HOOKS
 
-pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
+pytestmark = [pytest.mark.kernels("6.1-cloud", "6.12-cloud"), pytest.mark.debian]
 
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 HANDSHAKE = ("openssl s_client -connect 127.0.0.1:4433 -CAfile /etc/tls/cert.pem"

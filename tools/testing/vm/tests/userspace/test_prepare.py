@@ -8,7 +8,7 @@ from harness import userspace
 from test_overseer import FAILED, SETTLED, Overseer, boot_gated, host_waits, load_kernel_module
 
 image, kernel = test_overseer.image, test_overseer.kernel   # fixtures
-pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
+pytestmark = [pytest.mark.kernels("6.1-cloud", "6.12-cloud"), pytest.mark.debian]
 
 ERROR, PERMISSION = 1, 4
 DIRECTORY = "/etc/sysgenid/pre-snapshot.d"

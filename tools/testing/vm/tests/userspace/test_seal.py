@@ -9,7 +9,7 @@ from harness import debian_disk, kernels
 from harness.debian_disk import KEEP_CHANGES, MULTI_USER
 from harness.guest import Guest, new_guid
 
-pytestmark = [pytest.mark.kernels("6.1-cloud"), pytest.mark.debian]
+pytestmark = [pytest.mark.kernels("6.1-cloud", "6.12-cloud"), pytest.mark.debian]
 
 ERROR, USAGE, PERMISSION = 1, 2, 4
 UNIT = "-> /lib/systemd/system/{}.service"
