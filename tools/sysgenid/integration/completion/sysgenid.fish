@@ -25,4 +25,4 @@ complete -c sysgenid -n "__fish_seen_subcommand_from seal" -l root -xa "(__fish_
 	-d "Seal the system in this directory"
 complete -c sysgenid -n "__fish_seen_subcommand_from seal" -l yes -d "Confirm the removal"
 complete -c sysgenid -n "__fish_seen_subcommand_from gate" -F
-complete -c sysgenid -n "__fish_seen_subcommand_from watch run" -xa "(__fish_complete_subcommand)"
+complete -c sysgenid -n "__fish_seen_subcommand_from watch run" -xa "(__fish_complete_subcommand --fcs-skip=2)"

@@ -472,29 +472,51 @@ def test_completion_knows_all_commands_and_options(root, name):
 def test_fish_completes(root):
     script = root / "usr/share/fish/vendor_completions.d/sysgenid.fish"
     said = host.run(["fish", "-N", "-c", f"source {script}; complete -C 'sysgenid wait-'; "
-                     "complete -C 'sysgenid hooks --d'"], "having fish complete")
+                     "complete -C 'sysgenid hooks --d'; complete -C 'sysgenid run truncat'"],
+                    "having fish complete")
     assert [line.split()[0] for line in said.splitlines()] == [
-        "wait-settled", "wait-watchers", "--dry-run"]
+        "wait-settled", "wait-watchers", "--dry-run", "truncate"]
 
 
-# These functions replace zsh's own, and print their arguments.
-ZSH = """
-_describe() { print -l ${(P)2} }
-_arguments() { print -l -- "$@" }
-script=$1
-words=("${@:2}")
-CURRENT=$#words
-. $script
+# zsh completes on a terminal only. This one prints each match that it would offer.
+ZSH = r"""
+zmodload zsh/zpty
+zpty terminal zsh -f -i
+zpty -w terminal "PS1=; fpath=($1 \$fpath); autoload -Uz compinit; compinit -D -u
+compadd() {
+	local -a all_matches
+	[[ \${@[1,(i)(-|--)]} == *-[OAD]\ * ]] || {
+		builtin compadd -A all_matches \"\$@\"
+		print -l -- offered:\$^all_matches
+	}
+	builtin compadd \"\$@\"
+}
+finish() { print en''d; exit }
+comppostfuncs=(finish)
+bindkey '^I' complete-word
+print read''y"
+zpty -r terminal said '*ready*'
+zpty -w -n terminal "$2"$'\t'
+zpty -r terminal said '*end*'
+print -r -- $said
 """
+ZSH_COMPLETIONS = {
+    "sysgenid ": "status get wait watch run trigger wait-watchers wait-settled hooks prepare"
+                 " seal gate --help --version",
+    "sysgenid wa": "wait watch wait-watchers wait-settled",
+    "sysgenid wait-settled --": "--json --help --timeout",
+    "sysgenid hooks run --d": "--dry-run",
+    "sysgenid prepare --": "--help --dry-run --undo",
+    "sysgenid seal --r": "--root",
+    "sysgenid run tru": "true",
+}
 
 
-@pytest.mark.parametrize("line, offered", [("sysgenid w", "wait-settled:wait until the system has"),
-                                           ("sysgenid wait-settled --", "--timeout="),
-                                           ("sysgenid hooks run", "--dry-run")])
-def test_zsh_completes(root, line, offered):
-    script = root / "usr/share/zsh/vendor-completions/_sysgenid"
-    said = host.run(["zsh", "-f", "-c", ZSH, "zsh", script, *line.split()], "having zsh complete")
-    assert offered in said
+@pytest.mark.parametrize("line", ZSH_COMPLETIONS)
+def test_zsh_completes(root, line):
+    said = host.run(["zsh", "-f", "-c", ZSH, "zsh", root / "usr/share/zsh/vendor-completions",
+                     line], "having zsh complete")
+    assert re.findall(r"offered:(\S+)", said) == ZSH_COMPLETIONS[line].split()
 
 
 def test_prefix_is_in_all_paths(root, tmp_path):
