@@ -5,6 +5,7 @@ No service starts by itself. A guest's changes go into RAM, or to a disk of thei
 which can be copied.
 """
 import hashlib
+import lzma
 import shutil
 import subprocess
 from pathlib import Path
@@ -78,7 +79,7 @@ def with_dependencies(kernel: Kernel, names: tuple[str, ...]) -> dict[str, Path]
     """Returns the paths of the loadable modules, dependencies first."""
     found: dict[str, Path] = {}
     for name in names:
-        for path in kernel.modules.rglob(f"{name}.ko"):
+        for path in kernel.modules.rglob(f"{name}.ko*"):
             needs = host.run(["/sbin/modinfo", "-F", "depends", path], "reading a module")
             found |= with_dependencies(kernel, tuple(filter(None, needs.strip().split(","))))
             found.setdefault(name, path)
@@ -92,7 +93,10 @@ def disk_image(kernel: Kernel, names: tuple[str, ...]) -> Image:
     image.file("init", build.GUEST / "init-disk")
     image.file("drivers/order", " ".join(drivers))
     for name, path in drivers.items():
-        image.file(f"drivers/{name}.ko", path)
+        content = path.read_bytes()
+        # busybox can't load compressed modules.
+        image.file(f"drivers/{name}.ko",
+                   lzma.decompress(content) if path.suffix == ".xz" else content)
     return image
 
 
