@@ -6,6 +6,7 @@ A file stands in for the device.
 import json
 import os
 import re
+import socket
 import struct
 import subprocess
 from pathlib import Path
@@ -579,6 +580,28 @@ def test_installed_command_prints_valid_json(root, device):
     said = host.run([root / "usr/sbin/sysgenid", "status", "--json"], "asking for the status",
                     env=environment(root, device))
     assert json.loads(said)["generation"] == 7
+
+
+@pytest.mark.parametrize("line", [None, "", "settled\n", "5\n", '{"state": "settled"}\n',
+                                  '{"state": "settled", "nonce": "another"}\n'])
+def test_host_example_takes_no_other_answer_for_settled(tmp_path, line):
+    """The guest's end is a socket that sends one line, or that is missing (None)."""
+    path = tmp_path / "gate"
+    with socket.socket(socket.AF_UNIX) as server:
+        if line is not None:
+            server.bind(str(path))
+            server.listen()
+        waits = subprocess.Popen([TOOLS / "examples/qemu-wait-settled", path, "--timeout=1"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if line is not None:
+            guest, _ = server.accept()
+            with guest:
+                guest.sendall(line.encode())
+                said, error = waits.communicate()
+        else:
+            said, error = waits.communicate()
+    assert waits.returncode == 2 and not said
+    assert ("can't be asked" if line is None else "has not settled") in error
 
 
 SSH_KEYS = """
