@@ -91,6 +91,18 @@ static void keep_tail(char *tail, const char *text, size_t length)
 	tail[kept - lost + length] = '\0';
 }
 
+/* The tail may begin inside a character, and must be valid in JSON. */
+static void clean_tail(char *tail)
+{
+	while (*tail) {
+		size_t length = strcspn(tail, "\n");
+
+		clean_text(tail, length);
+		tail += length;
+		tail += *tail == '\n';
+	}
+}
+
 /* Reads once; returns false if there is nothing more now, or ever. */
 static bool read_output(struct output *output)
 {
@@ -114,11 +126,12 @@ static bool read_output(struct output *output)
 
 static void end_output(struct output *output)
 {
-	const struct hook_run *run = output->run;
+	struct hook_run *run = output->run;
 
 	while (read_output(output))
 		;
 	report_line(output);
+	clean_tail(run->tail);
 	if (output->flooded)
 		report(LOG_WARNING, "hook-flood", run->generation, run->name,
 		       "hook %s printed more than %d bytes or %d lines, the rest is dropped",

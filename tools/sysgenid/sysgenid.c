@@ -190,14 +190,10 @@ static void print_output(const char *name, json_object *outputs)
 	const char *line = string_of(outputs, name);
 
 	while (*line) {
-		char *copy = strndup(line, strcspn(line, "\n"));
+		int length = strcspn(line, "\n");
 
-		if (!copy)
-			abort();
-		clean_text(copy, strlen(copy));
-		printf("              | %s\n", copy);
-		free(copy);
-		line += strcspn(line, "\n");
+		printf("              | %.*s\n", length, line);
+		line += length;
 		line += *line == '\n';
 	}
 }

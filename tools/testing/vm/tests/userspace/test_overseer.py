@@ -452,6 +452,17 @@ def test_failed_hook_is_retried_and_stays_visible(guest):
     assert guest.status("systemctl is-active sysgenid-failed.target") != 0
 
 
+def test_output_of_failed_hook_is_valid_json_and_safe_for_terminal(guest):
+    # The end that is kept begins with the second byte of an a with diaeresis.
+    add_hook(guest, "10-fails", r"yes bäcker | head -n 300; printf '\033\377no good\n'; exit 3")
+    overseer = Overseer(guest, "--hook-attempts=1")
+    guest.run("sysgenid trigger")
+    overseer.settled(FAILED)
+    output = json.loads(guest.run("sysgenid status --json"))["output"]["10-fails"]
+    assert output.startswith("?cker\nbäcker\n") and output.endswith("bäcker\n??no good\n")
+    assert "              | ??no good\n" in guest.run("sysgenid status")
+
+
 def test_hooks_are_listed_dry_run_and_run_by_name(guest):
     add_hook(guest, "10-hook", "echo $SYSGENID_GENERATION >> /run/ran")
     add_hook(guest, "20-fails", "exit 4")
