@@ -4,22 +4,26 @@
  *
  *   look	loops on the mapped counter: prints "restored NS", the last time when the
  *		GUID in memory was the old one, and "counter NS"
- *   spin	loops: prints "restored NS" 200 ms later
+ *   spin	loops: prints "restored NS"
  *   poll	sleeps in poll() of /dev/sysgenid: prints "poll NS"
  *   uevent	waits for the device's uevent: prints "uevent NS"
  *
- * Prints "watching" first. NS is CLOCK_MONOTONIC in nanoseconds, which a clone continues
- * from its snapshot.
+ * A second argument "idle" lets the program run only while its CPU has nothing else to do.
+ *
+ * Prints "watching" first, and the times 100 ms after the event, so that no output delays
+ * another program. NS is CLOCK_MONOTONIC in nanoseconds, which a clone continues from its
+ * snapshot.
  */
 #define _GNU_SOURCE
 #include <linux/netlink.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <time.h>
 
 #include "guid.h"
 #include "ways.h"
 
-#define SPIN	200000000	/* ns */
+#define PAUSE	100000000	/* ns */
 
 static long long now(void)
 {
@@ -61,6 +65,8 @@ static void look(void)
 	while (!changed())
 		;
 	time = now();
+	while (now() - time < PAUSE)
+		;
 	say_time("restored", restored);
 	say_time("counter", time);
 }
@@ -69,9 +75,18 @@ static void spin(void)
 {
 	long long restored = wait_for_restore();
 
-	while (now() - restored < SPIN)
+	while (now() - restored < PAUSE)
 		;
 	say_time("restored", restored);
+}
+
+static void say_later(const char *what)
+{
+	const struct timespec pause = { .tv_nsec = PAUSE };
+	long long time = now();
+
+	nanosleep(&pause, NULL);
+	say_time(what, time);
 }
 
 static void wait_in_poll(void)
@@ -83,7 +98,7 @@ static void wait_in_poll(void)
 	say("watching");
 	if (poll(&device, 1, -1) != 1)
 		err(1, "poll");
-	say_time("poll", now());
+	say_later("poll");
 }
 
 static void wait_for_uevent(void)
@@ -102,20 +117,33 @@ static void wait_for_uevent(void)
 		if (length < 0)
 			err(1, "recv");
 	} while (!memmem(event, length, ours, strlen(ours)));
-	say_time("uevent", now());
+	say_later("uevent");
+}
+
+static void be_idle(void)
+{
+	const struct sched_param priority = { 0 };
+
+	if (sched_setscheduler(0, SCHED_IDLE, &priority))
+		err(1, "SCHED_IDLE");
 }
 
 int main(int argc, char **argv)
 {
-	if (argc == 2 && !strcmp(argv[1], "look"))
-		look();
-	else if (argc == 2 && !strcmp(argv[1], "spin"))
-		spin();
-	else if (argc == 2 && !strcmp(argv[1], "poll"))
-		wait_in_poll();
-	else if (argc == 2 && !strcmp(argv[1], "uevent"))
-		wait_for_uevent();
-	else
-		errx(2, "usage: timeline look|spin|poll|uevent");
-	return 0;
+	static const struct {
+		const char *name;
+		void (*run)(void);
+	} events[] = {
+		{ "look", look }, { "spin", spin }, { "poll", wait_in_poll },
+		{ "uevent", wait_for_uevent },
+	};
+
+	if (argc == 3 && !strcmp(argv[2], "idle"))
+		be_idle();
+	for (size_t i = 0; argc > 1 && i < sizeof(events) / sizeof(*events); i++)
+		if (!strcmp(argv[1], events[i].name)) {
+			events[i].run();
+			return 0;
+		}
+	errx(2, "usage: timeline look|spin|poll|uevent [idle]");
 }

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness import build, host, kernels
@@ -19,12 +20,20 @@ RESTORES = 5
 # The interrupt of ACPI: its handler, or since Linux 6.8 what only wakes the handler's thread.
 STARTS = ("acpi_irq", "irq_default_primary_handler")
 TRACING = "/sys/kernel/tracing"
+# The kernel's trace has times in whole µs.
+RESOLUTION = 1
+# How long before the interrupt a timer tick can detect the new GUID, in µs.
+JUST_BEFORE = 50
+# What the kernel's own driver calls, and what that calls to notify other drivers.
+NOTIFICATION = ("add_vmfork_randomness", "blocking_notifier_call_chain")
+TRACED = re.compile(r"^ *(\S+) +\[\d+\] \S+ +(\d+\.\d+): (\w+) <-", re.M)
 # Traces the kernel's functions with CLOCK_MONOTONIC, which the programs print, too.
 TRACE = f"""
 mount -t tracefs tracefs {TRACING} && cd {TRACING} && echo mono > trace_clock
 echo {" ".join(STARTS)} crng_reseed > set_ftrace_filter
-grep -q sysgenid_bump_generation available_filter_functions &&
-    echo sysgenid_bump_generation >> set_ftrace_filter
+for function in sysgenid_bump_generation {" ".join(NOTIFICATION)}; do
+    ! grep -q "^$function" available_filter_functions || echo $function >> set_ftrace_filter
+done
 echo function > current_tracer
 """
 # The kernel's functions and the words of guest/timeline.c, in the order of a restore.
@@ -35,53 +44,106 @@ STEPS = {
     "counter": "a busy program sees it in the mapped counter",
     "poll": "a program that slept in poll() runs",
     "uevent": "a program that waited for the uevent runs",
+    "notified": "the kernel's own driver notifies other drivers",
 }
-# The last word that the program prints, by its argument.
-LAST = {"look": "counter", "spin": "restored", "poll": "poll", "uevent": "uevent"}
+# What a program's argument has it print.
+PRINTS = {"look": "counter", "spin": "restored", "poll": "poll", "uevent": "uevent"}
+SLEEPERS = ("poll", "uevent")
+# The number of programs that loop on each CPU of a busy guest.
+LOOPS = 4
 
 
-def start(guest: Guest, way: str) -> Program:
-    """Starts the program; with "poll" and "uevent", returns once it sleeps."""
-    program = guest.start(f"timeline {way}")
-    program.wait_for("^watching")
-    if way in ("poll", "uevent"):
-        guest.run("for pid in $(pidof timeline); do "
-                  "until grep -q sleeping /proc/$pid/status; do :; done; done")
-    return program
+@dataclass(frozen=True)
+class Load:
+    """A guest's CPUs, and what runs on them at the restore."""
+    cpus: int
+    busy: bool
+
+    def loops(self, way: str) -> list[str]:
+        """Returns the arguments of the programs that loop.
+
+        In an idle guest, one on each CPU runs in place of the kernel's idle loop.
+        """
+        return [way] * LOOPS * self.cpus if self.busy else [f"{way} idle"] * self.cpus
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPU{'s' * (self.cpus > 1)}, {'busy' if self.busy else 'idle'}"
 
 
-def times_of(clone: Guest, programs: dict[str, Program]) -> dict[str, float]:
-    """Returns each step's time in µs after the clone has taken the interrupt."""
-    times = {}
-    for way, program in programs.items():
+def start(guest: Guest, arguments: list[str]) -> list[Program]:
+    """Starts the programs; returns once all watch, and those that wait sleep."""
+    programs = [guest.start(f"timeline {argument}") for argument in arguments]
+    for program, argument in zip(programs, arguments):
+        program.wait_for("^watching")
+        if argument in SLEEPERS:
+            guest.run("for pid in $(pidof timeline); do "
+                      f"! grep -q {argument} /proc/$pid/cmdline || "
+                      "until grep -q sleeping /proc/$pid/status; do :; done; done")
+    return programs
+
+
+def traced(trace: str, oldest: float) -> dict[str, float]:
+    """Returns when each step was first traced with the interrupt or after it, in µs.
+
+    A timer tick that is pending at the restore can detect the new GUID just before.
+    """
+    calls = [(float(time) * 1e6, task, function)
+             for task, time, function in TRACED.findall(trace)]
+    calls = [call for call in calls if call[0] >= oldest - RESOLUTION]
+    start = min(time for time, _, function in calls if function in STARTS)
+    times = {"start": start}
+    notifier = None
+    for time, task, function in calls:
+        if time < start - JUST_BEFORE:
+            continue
+        times.setdefault(function, time)
+        if function == NOTIFICATION[0]:
+            notifier = task
+        elif function == NOTIFICATION[1] and task == notifier:
+            times.setdefault("notified", time)
+    return times
+
+
+def times_of(clone: Guest, programs: list[Program], arguments: list[str]) -> dict[str, float]:
+    """Returns each step's time in µs after the first one."""
+    printed: dict[str, list[float]] = {}
+    for program, argument in zip(programs, arguments):
         copy = clone.program(program)
-        copy.wait_for(rf"^{LAST[way]} \d+$")
-        times |= {word: int(time) / 1000
-                  for word, time in re.findall(r"^(\w+) (\d+)$", copy.output, re.M)}
-    restored = times.pop("restored")
-    trace = [(float(time) * 1e6, function) for time, function in re.findall(
-        r" (\d+\.\d+): (\w+) <-", clone.run(f"cat {TRACING}/trace"))]
-    times["start"] = min(time for time, function in trace
-                         if function in STARTS and time >= restored)
-    for time, function in reversed(trace):
-        if time >= times["start"]:
-            times[function] = time
-    return {step: times[step] - times["start"] for step in STEPS if step in times}
+        copy.wait_for(rf"^{PRINTS[argument.split()[0]]} \d+$", 60)
+        for word, time in re.findall(r"^(\w+) (\d+)$", copy.output, re.M):
+            printed.setdefault(word, []).append(int(time) / 1000)
+    restored = max(printed.pop("restored"))
+    times = {word: min(found) for word, found in printed.items()}
+    times |= traced(clone.run(f"cat {TRACING}/trace"), restored)
+    found = {step: times[step] for step in STEPS if step in times}
+    return {step: time - min(found.values()) for step, time in found.items()}
 
 
-def restores(kernel: Kernel, logs: Path, modules: bool) -> Iterator[dict[str, float]]:
-    """Yields the times of each restore, with or without the modules."""
-    options = Options(kernel, build.image(kernel), guid=new_guid(), icount=True)
-    with Guest(options, logs) as guest:
+def restores(kernel: Kernel, logs: Path, modules: bool, *, number: int = RESTORES,
+             load: Load = Load(1, False), sleepers: tuple[str, ...] = SLEEPERS,
+             ) -> Iterator[dict[str, float]]:
+    """Yields the times of each restore, with or without the modules.
+
+    Each restore continues from a snapshot of the clone before, so that each finds the
+    guest at another moment of its work.
+    """
+    options = Options(kernel, build.image(kernel), guid=new_guid(), smp=load.cpus, icount=True,
+                      append="loglevel=5", seconds=600)
+    guest = Guest(options, logs)
+    try:
         if modules:
             guest.load_modules()
         guest.run(TRACE)
-        ways = ("poll", "uevent", "look") if modules else ("spin",)
-        programs = {way: start(guest, way) for way in ways}
-        with guest.snapshot() as snap:
-            for _ in range(RESTORES):
-                with snap.restore() as clone:
-                    yield times_of(clone, programs)
+        arguments = [*sleepers, *load.loops("look")] if modules else load.loops("spin")
+        for _ in range(number):
+            programs = start(guest, arguments)
+            with guest.snapshot() as snap:
+                guest = snap.restore()
+            yield times_of(guest, programs, arguments)
+            guest.run(f"echo > {TRACING}/trace")
+        guest.close()
+    finally:
+        guest.kill()
 
 
 def show(title: str, found: list[dict[str, float]]) -> None:
