@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Measures the device's costs: its calls, the look before a draw, a bump with 100,000
- * watchers, their wake-ups, and a descriptor's memory. Measures the longest time with
- * interrupts or preemption off, also while a new GUID is handled.
+ * Measures the device's costs: its calls, the look before a draw, a bump with up to 100,000
+ * watchers, their wake-ups, and a descriptor's memory. Measures the same of an eventfd, for
+ * comparison, and the longest time with interrupts or preemption off, also while a new GUID
+ * is handled.
  *
  * Prints "# NAME VALUE UNIT" for each figure. Time is checked only if a nanosecond is an
  * instruction: qemu -icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm.
@@ -13,6 +14,7 @@
 
 #include <limits.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/param.h>
 #include <sys/random.h>
 #include <time.h>
@@ -82,7 +84,10 @@ static void figure(const char *name, long long value, const char *unit)
 
 /* Calls */
 
-static int device;
+#define GENERATION "/sys/class/misc/sysgenid/generation"
+
+static int device;		/* or an eventfd */
+static int attribute;
 static const volatile uint32_t *counter;
 
 static void call_nothing(void)
@@ -92,9 +97,9 @@ static void call_nothing(void)
 
 static void read_call(void)
 {
-	uint32_t generation;
+	uint64_t value;
 
-	syscall(SYS_read, device, &generation, 4);
+	syscall(SYS_read, device, &value, sizeof(value));
 }
 
 static void poll_call(void)
@@ -121,6 +126,20 @@ static void call_get_generation(void)
 static void call_open_and_close(void)
 {
 	syscall(SYS_close, syscall(SYS_open, DEVICE, O_RDWR));
+}
+
+static void read_attribute(void)
+{
+	char text[16];
+
+	syscall(SYS_pread64, attribute, text, sizeof(text), 0);
+}
+
+static void open_and_read_attribute(void)
+{
+	attribute = syscall(SYS_open, GENERATION, O_RDONLY);
+	read_attribute();
+	syscall(SYS_close, attribute);
 }
 
 static void load(void)
@@ -180,6 +199,20 @@ TEST(look_costs_at_most_3_percent_of_draw)
 	figure("draw_of_16_bytes_with_look", with, "instructions");
 	EXPECT_LT(without, with);
 	EXPECT_LE(with * 100, without * 103);
+}
+
+TEST(other_interfaces_are_measured_for_comparison)
+{
+	device = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	attribute = open(GENERATION, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, device);
+	ASSERT_LE(0, attribute);
+	SKIP_WITHOUT_INSTRUCTIONS();
+	figure("eventfd_read_without_news", cost(read_call, CALLS), "instructions");
+	figure("eventfd_poll", cost(poll_call, CALLS), "instructions");
+	figure("sysfs_read", cost(read_attribute, CALLS), "instructions");
+	close(attribute);
+	figure("sysfs_open_read_close", cost(open_and_read_attribute, CALLS), "instructions");
 }
 
 TEST(mapped_load_costs_as_much_as_memory)
@@ -286,13 +319,19 @@ FIXTURE_TEARDOWN(crowd)
 {
 }
 
-static void add_watchers(FIXTURE_DATA(crowd) *self, int number)
+static void add_to_epoll(FIXTURE_DATA(crowd) *self, int fd)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
 
-	for (; self->watchers < number; self->watchers++)
-		if (epoll_ctl(self->epoll, EPOLL_CTL_ADD, open_device(O_RDONLY), &event))
-			err(1, "epoll_ctl");
+	if (epoll_ctl(self->epoll, EPOLL_CTL_ADD, fd, &event))
+		err(1, "epoll_ctl");
+	self->watchers++;
+}
+
+static void add_watchers(FIXTURE_DATA(crowd) *self, int number)
+{
+	while (self->watchers < number)
+		add_to_epoll(self, open_device(O_RDONLY));
 }
 
 static void await_wake_ups(FIXTURE_DATA(crowd) *self)
@@ -352,27 +391,6 @@ static long long time_to_visible(FIXTURE_DATA(crowd) *self)
 	return took[ARRAY_SIZE(took) / 2];
 }
 
-TEST_F_TIMEOUT(crowd, watchers_do_not_delay_visible_bump, 300)
-{
-	long long without, with, start;
-
-	SKIP_WITHOUT_INSTRUCTIONS();
-	without = time_to_visible(self);
-	add_watchers(self, WATCHERS);
-	with = time_to_visible(self);
-	figure("bump_visible_without_watchers", without, "instructions");
-	figure("bump_visible_with_100000_watchers", with, "instructions");
-	EXPECT_GE(MOST_VISIBLE, without);
-	EXPECT_GE(MOST_VISIBLE, with);
-	EXPECT_LE(with * 10, without * 11);
-	EXPECT_LE(without * 10, with * 11);
-
-	start = now();
-	trigger(self->fd, 0);
-	await_wake_ups(self);
-	figure("all_of_100000_watchers_woken", now() - start, "instructions");
-}
-
 /* Returns the best time from the trigger to its uevent, which follows all wake-ups. */
 static long long time_to_uevent(FIXTURE_DATA(crowd) *self, int netlink)
 {
@@ -388,17 +406,78 @@ static long long time_to_uevent(FIXTURE_DATA(crowd) *self, int netlink)
 	return best;
 }
 
+/* The numbers of watchers to measure with. */
+static const int crowds[] = { 0, 10, 100, 1000, SOME_WATCHERS, WATCHERS };
+
+static void figure_of_crowd(const char *format, int watchers, long long value)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), format, watchers);
+	figure(name, value, "instructions");
+}
+
+TEST_F_TIMEOUT(crowd, watchers_do_not_delay_visible_bump, 300)
+{
+	long long without = 0;
+
+	SKIP_WITHOUT_INSTRUCTIONS();
+	for (size_t i = 0; i < ARRAY_SIZE(crowds); i++) {
+		long long with;
+
+		add_watchers(self, crowds[i]);
+		with = time_to_visible(self);
+		figure_of_crowd("bump_visible_with_%d_watchers", crowds[i], with);
+		without = without ?: with;
+		EXPECT_GE(MOST_VISIBLE, with);
+		EXPECT_LE(with * 10, without * 11);
+		EXPECT_LE(without * 10, with * 11);
+	}
+}
+
 TEST_F_TIMEOUT(crowd, waking_watcher_costs_little_more_than_callback, 300)
 {
 	int netlink = open_uevents();
-	long long without, with;
+	long long without = 0;
 
 	SKIP_WITHOUT_INSTRUCTIONS();
-	without = time_to_uevent(self, netlink);
-	add_watchers(self, SOME_WATCHERS);
-	with = time_to_uevent(self, netlink);
-	figure("wake_up_of_a_watcher", (with - without) / SOME_WATCHERS, "instructions");
-	EXPECT_LE((with - without) / SOME_WATCHERS, MOST_WAKE_UP);
+	for (size_t i = 0; i < ARRAY_SIZE(crowds); i++) {
+		long long with;
+
+		add_watchers(self, crowds[i]);
+		with = time_to_uevent(self, netlink);
+		figure_of_crowd("all_of_%d_watchers_woken", crowds[i], with);
+		without = without ?: with;
+		if (crowds[i] != SOME_WATCHERS)
+			continue;
+		figure("wake_up_of_a_watcher", (with - without) / SOME_WATCHERS, "instructions");
+		EXPECT_LE((with - without) / SOME_WATCHERS, MOST_WAKE_UP);
+	}
+}
+
+/* A single wait queue, which an eventfd wakes as a whole, with interrupts off. */
+TEST_F_TIMEOUT(crowd, wake_ups_by_eventfd_are_measured_for_comparison, 300)
+{
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	uint64_t value = 1;
+
+	ASSERT_LE(0, fd);
+	SKIP_WITHOUT_INSTRUCTIONS();
+	for (size_t i = 0; i < ARRAY_SIZE(crowds); i++) {
+		long long best = LLONG_MAX;
+
+		while (self->watchers < crowds[i])
+			add_to_epoll(self, dup(fd));
+		for (int j = 0; j < 5; j++) {
+			long long start = now();
+
+			ASSERT_EQ(sizeof(value), write(fd, &value, sizeof(value)));
+			best = MIN(best, now() - start);
+			await_wake_ups(self);
+			ASSERT_EQ(sizeof(value), read(fd, &value, sizeof(value)));
+		}
+		figure_of_crowd("all_of_%d_eventfd_watchers_woken", crowds[i], best);
+	}
 }
 
 static long long latency_get(const char *name)
