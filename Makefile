@@ -146,10 +146,12 @@ lint: $(PYTHON) ## check the sources with gcc, clang, sparse, checkpatch, Coccin
 demo: $(PYTHON) ## show one guest, its snapshot and two clones
 	@$(PYTHON) $(VM)/demo.py
 
-bench: $(PYTHON) ## measure the cost of calls, bumps and 100,000 watchers, in instructions
-	@cd $(VM) && $(PYTHON) -m harness.packages
-	@$(PYTHON) $(VM)/bench.py
-	@$(PYTHON) $(VM)/bench_openssl.py
+bench: $(PYTHON) ## measure costs and latencies, in instructions, beside the kernel's own driver; plot them
+	@$(PYTHON) $(VM)/bench.py $(KERNEL) $(if $(JSON),--json)
+
+.PHONY: bench-check
+bench-check: $(PYTHON) ## fail if a figure of bench is over 3 % worse than the reference
+	@$(PYTHON) $(VM)/bench.py $(KERNEL) --check $(if $(JSON),--json)
 
 .PHONY: fleet
 fleet: $(PYTHON) ## restore CLONES=32 clones of one snapshot, compare what they draw, plot when they settle

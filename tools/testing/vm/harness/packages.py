@@ -34,8 +34,9 @@ NEEDED = DEMO + (
 )
 # the documentation's site; an unpacked kernel source has the rest
 DOCS = ("python3-sphinx", "furo", "graphviz", "pandoc", "perl", "xz-utils", "tar")
-# make fleet
-FLEET = ("python3-matplotlib", "python3-tqdm")
+# plots; make fleet
+PLOTS = ("python3-matplotlib",)
+FLEET = PLOTS + ("python3-tqdm",)
 # make check-hosts only
 HOSTS = (
     "libvirt-daemon", "libvirt-clients", "libxml2-utils", "python3-libvirt", "qemu-utils",
