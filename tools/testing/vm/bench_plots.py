@@ -69,7 +69,7 @@ def draw_latencies(release: str, events: list[dict], path: Path) -> None:
     jitter = random.Random(0)
     restores = min(len(event["us"]) for event in events)
     loads = list(dict.fromkeys(timeline.Load(event["cpus"], event["busy"]) for event in events))
-    with figure(path, len(loads) // 2, 2, size=(10, 0.4 + 1.5 * len(loads)),
+    with figure(path, (len(loads) + 1) // 2, 2, size=(10, 0.8 + 1.5 * len(loads)),
                 title="From the interrupt to the event: "
                 f"Linux {release}, {restores} or more restores each") as grid:
         for axes, load in zip(grid.flat, loads):
