@@ -19,7 +19,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from harness import build, nested, scan
+from harness import build, nested
 from harness.channel import Channel, GuestGone, Program, State
 from harness.guest import APPEND, Guest, Options
 from harness.initramfs import Image
@@ -192,10 +192,7 @@ class Domain(Guest):
 
     def close(self) -> None:
         self.kill()
-        found = scan.findings(self.log(), self.expected)
-        if found:
-            raise AssertionError(f"{self.name}: {len(found)} findings in the kernel's log, "
-                                 f"the first: {found[0]}\n{self.log_end()}")
+        self.check_log()
 
 
 class Save:
