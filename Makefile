@@ -91,6 +91,12 @@ check-hosts-short: $(PYTHON) ## run the most important of these, with one kernel
 	@cd $(VM) && $(PYTHON) -m harness.packages hosts
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --kernel 6.1-cloud -m "hosts and short" $(PYTEST_ARGS)
 
+.PHONY: check-kvm
+check-kvm: $(PYTHON) ## run tests of the guarantees with KVM, in an emulated machine that has it
+	@cd $(VM) && $(PYTHON) -m harness.packages
+	@cd $(VM) && $(PYTHON) -m pytest -m hosts $(if $(KERNEL),,--kernel 6.1-cloud) $(CHOICE) $(PYTEST_ARGS) \
+		tests/host/test_kvm.py
+
 check-all: $(PYTHON) ## run every test with every kernel; takes hours
 	@cd $(VM) && $(PYTHON) -m harness.packages
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) -m "not debian and not hosts and not series" \

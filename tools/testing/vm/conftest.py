@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness import acpi_tables, build, built_kernels, host, kernels
+from harness import acpi_tables, build, built_kernels, host, kernels, kvm
 from harness.guest import Guest, Options, Saved, accelerator, go
 
 # The controller sets these options for the workers of pytest-xdist.
@@ -31,6 +31,8 @@ def pytest_addoption(parser):
                      "marked every_kernel with the others")
     parser.addoption("--more-kernels", action="store_true",
                      help=f"run tests marked every_kernel with {', '.join(kernels.MORE)}")
+    parser.addoption("--nested", action="store_true", help="this machine is that of "
+                     "harness/kvm.py: build nothing, and have longer time limits")
     parser.addoption("--no-guests", action="store_true", help="run only the tests without a guest")
 
 
@@ -93,7 +95,8 @@ def pytest_configure(config):
             if config.option.kernels:
                 accelerator()
             leave_out_missing(config.option)
-            build.prepare(config.option.kernels)
+            if not config.option.nested:
+                build.prepare(config.option.kernels)
     except host.SetupError as error:
         pytest.exit(f"error: {error}", returncode=1)
 
@@ -140,7 +143,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def kernel(request):
-    return kernels.get(request.param)
+    kernel = kernels.get(request.param)
+    return kvm.slower(kernel) if request.config.option.nested else kernel
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -218,6 +222,8 @@ def boot(request, kernel, booted, logs):
 
     def start(fresh: bool = False, **changes) -> Guest:
         options = Options(kernel, **{"image": build.image(kernel), "guid": GUID, **changes})
+        if options.icount and accelerator() == "kvm":
+            pytest.skip("QEMU counts instructions with TCG only")
         name = f"guest{len(guests) or ''}"
         if fresh:
             guest = Guest(options, logs, name)

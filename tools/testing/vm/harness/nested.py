@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Machines that are hosts themselves, with a Debian on a disk, and the agent as first process.
+"""Machines that are hosts themselves, with the agent as first process.
 
-The disk is only read; what such a machine writes is in its memory.
+The root is a Debian on a disk, or all files of this machine. Both are only read; what
+such a machine writes is in its memory.
 """
 import hashlib
 import shutil
+import subprocess
 from pathlib import Path
 
-from harness import build, debian, host, packages
+from harness import build, debian, host, packages, required
 from harness.debian_disk import DRIVERS, disk_image
 from harness.guest import APPEND, Guest
 from harness.initramfs import Image
@@ -19,7 +21,8 @@ mkdir "$1/root"
 tar -xpf "$2" -C "$1/root"
 mke2fs -q -t ext4 -O ^has_journal -d "$1/root" "$3" 4G
 """
-# Of the kernel whose root is that disk.
+VIRTUALIZATION = ("svm", "npt")
+# Of the kernel with that root.
 APPEND_OF_HOST = f"{APPEND} DISK_INIT=/init"
 
 
@@ -42,21 +45,43 @@ def make_disk(name: str, included: tuple[str, ...]) -> tuple[Path, Path]:
 
 
 def new_image(kernel: Kernel, drivers: tuple[str, ...]) -> Image:
-    """The initramfs that mounts the disk; what is added below files/ is on it."""
+    """The initramfs that mounts the root; what is added below files/ is on it."""
     image = disk_image(kernel, (*DRIVERS, "crc32c_generic", "ext4", *drivers))
     image.file("files/init", build.GUEST / "init")
     image.file("files/agent", build.agent())
     return image
 
 
+def with_virtualization(cpu: str) -> str:
+    """The CPU, with AMD's virtualization."""
+    return ",".join((cpu, *(f"+{feature}" for feature in VIRTUALIZATION)))
+
+
+def require(cpu: str) -> None:
+    """Skips the test, or fails it under CI, unless QEMU emulates virtualization for that CPU."""
+    required.programs("qemu-system-x86_64")
+    done = subprocess.run(
+        ["qemu-system-x86_64", "-machine", "pc", "-accel", "tcg", "-cpu",
+         f"{with_virtualization(cpu)},enforce", "-nodefaults", "-display", "none", "-S",
+         "-monitor", "stdio"], input="quit\n", stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        required.missing(f"QEMU has no nested virtualization ({' '.join(VIRTUALIZATION)}; "
+                         f"{done.stderr.strip().rpartition(': ')[2]}): "
+                         "install Debian's package qemu-system-x86")
+
+
 def arguments(machine: Guest, cpu: str) -> list[str]:
-    """QEMU's arguments, except for what boots. That CPU has AMD's virtualization."""
+    """QEMU's arguments, except for what boots. The CPU gets AMD's virtualization."""
     options = machine.options
-    return [
+    argv = [
         "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-machine", "pc", "-accel", "tcg",
-        "-cpu", cpu, "-smp", str(options.smp), "-m", str(options.memory),
+        "-cpu", with_virtualization(cpu), "-smp", str(options.smp), "-m", str(options.memory),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-chardev", f"file,id=console,path={machine.console}", "-mon", "chardev=qmp,mode=control",
-        "-serial", "chardev:console", "-serial", "chardev:agent",
-        "-blockdev", "driver=raw,node-name=root,read-only=on,file.driver=file,"
-        f"file.filename={options.root}", "-device", "virtio-blk-pci,drive=root"]
+        "-serial", "chardev:console", "-serial", "chardev:agent"]
+    if options.root:
+        return [*argv, "-blockdev", "driver=raw,node-name=root,read-only=on,file.driver=file,"
+                f"file.filename={options.root}", "-device", "virtio-blk-pci,drive=root"]
+    return [*argv, "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,"
+            "multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]

@@ -19,7 +19,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from harness import build, nested
+from harness import build, nested, required
 from harness.channel import Channel, GuestGone, Program, State
 from harness.guest import APPEND, Guest, Options
 from harness.initramfs import Image
@@ -30,6 +30,10 @@ INCLUDED = ("busybox", "kmod", "qemu-system-xen", "xen-hypervisor-4.17-amd64", "
 HYPERVISOR = "./boot/xen-4.17-amd64.gz"
 # In MiB: of the machine, of Xen's first domain (which keeps the saved ones), of each other.
 MEMORY, MEMORY_OF_DOM0, MEMORY_OF_DOMAIN = 3584, 2304, 192
+# MiB that the machine's image takes.
+SPACE = 512
+# With QEMU's "max", Xen's first domain panics.
+CPU = "qemu64"
 # A domain is that much slower than a guest of this machine.
 PATIENCE = 5
 DRIVERS = ("xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xenfs")
@@ -94,6 +98,8 @@ class Xen(Guest):
     def __init__(self, kernel: Kernel, domains: list[Kernel], logs: Path):
         """A machine whose first domain has that kernel; the others are for domains."""
         logs.mkdir(parents=True, exist_ok=True)
+        required.space(logs, SPACE)
+        nested.require(CPU)
         base, disk = nested.make_disk("xen", INCLUDED)
         self.xen_image = extract_hypervisor(base, logs / "xen")
         self.port = Path(tempfile.gettempdir()) / f"sysgenid-{os.getpid()}-xen.domain"
@@ -109,7 +115,7 @@ class Xen(Guest):
     def _arguments(self) -> list[str]:
         kernel = self.options.kernel
         return [
-            *nested.arguments(self, "qemu64,+svm,+npt"), "-kernel", str(self.xen_image), "-append",
+            *nested.arguments(self, CPU), "-kernel", str(self.xen_image), "-append",
             f"console=com1 dom0_mem={MEMORY_OF_DOM0}M,max:{MEMORY_OF_DOM0}M noreboot", "-initrd",
             f"{kernel.image} {nested.APPEND_OF_HOST} console=hvc0,{self.options.image}",
             "-chardev", f"file,id=domain-console,path={self.domain_console}",
