@@ -138,9 +138,9 @@ class Libvirtd:
         libvirt.registerErrorHandler(lambda *_: None, None)  # errors are exceptions
         if self.process.stdout.readline() != b"ready\n":
             said = (self.directory / "log/start").read_text(errors="replace").splitlines()
-            raise host.SetupError("libvirtd can't be started: "
-                                  f"{said[-1] if said else 'it gave no reason'}; "
-                                  "run this as root, and not in a container")
+            required.missing("libvirtd can't be started: "
+                             f"{said[-1] if said else 'it gave no reason'}; "
+                             "run this as root, and not in a container")
         try:
             self.connection = libvirt.open(
                 f"qemu:///system?socket={self.directory}/libvirt-sock")

@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from harness import host, libvirt_host, required
+from harness import host, kvm, libvirt_host, nested, required, xen
 
 pytestmark = pytest.mark.hosts
 
@@ -88,7 +89,31 @@ def test_libvirtd_that_does_not_start_is_quoted(monkeypatch, tmp_path):
     assert "no-such-user" in (tmp_path / "libvirt-host/libvirtd.log").read_text()
 
 
-def test_namespaces_that_are_refused_are_a_sentence(monkeypatch, tmp_path):
+def test_namespaces_that_are_refused_are_a_sentence(outside_ci, monkeypatch, tmp_path):
     monkeypatch.setattr(libvirt_host, "ENTER", "echo no mount here >&2; exit 1")
-    with pytest.raises(host.SetupError, match="^libvirtd can't be started: no mount here; run"):
+    with pytest.raises(pytest.skip.Exception,
+                       match="^libvirtd can't be started: no mount here; run"):
         libvirt_host.Libvirtd(tmp_path)
+
+
+# What starts each nested host; no kernel is looked at before the requirements are.
+NESTED = pytest.mark.parametrize("start", [
+    lambda logs: xen.Xen(None, [], logs), lambda logs: kvm.KvmHost(None, logs)], ids=["Xen", "KVM"])
+
+
+@NESTED
+def test_without_nested_virtualization_the_sentence_says_so(
+        start, outside_ci, monkeypatch, tmp_path):
+    monkeypatch.setattr(nested, "VIRTUALIZATION", ("vmx",))     # QEMU does not emulate Intel's
+    with pytest.raises(pytest.skip.Exception, match=(
+            r"^QEMU has no nested virtualization \(vmx; TCG doesn't support requested features\): "
+            "install Debian's package qemu-system-x86$")):
+        start(tmp_path)
+
+
+@NESTED
+def test_nested_host_on_a_full_disk_is_a_sentence(start, outside_ci, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(pytest.skip.Exception,
+                       match=f"^{tmp_path} has 0 MiB free, and the test writes"):
+        start(tmp_path)
