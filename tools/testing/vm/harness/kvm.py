@@ -44,9 +44,8 @@ class KvmHost(Guest):
         required.space(logs, SPACE)
         nested.require(MACHINE_CPU)
         image = nested.new_image(kernel, DRIVERS).write(logs / "kvm.cpio")
-        # A whole system as the root is slow to start.
-        super().__init__(Options(replace(kernel, patience=2), image, smp=2, memory=MEMORY,
-                                 seconds=SECONDS), logs, "kvm")
+        super().__init__(Options(replace(kernel, patience=nested.PATIENCE), image, smp=2,
+                                 memory=MEMORY, seconds=SECONDS), logs, "kvm")
         # The checkout may be below the /tmp of this machine.
         self.run("umount /tmp", 60)
 

@@ -17,6 +17,7 @@ import socket
 import tarfile
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from harness import build, nested, required
@@ -104,8 +105,9 @@ class Xen(Guest):
         self.xen_image = extract_hypervisor(base, logs / "xen")
         self.port = Path(tempfile.gettempdir()) / f"sysgenid-{os.getpid()}-xen.domain"
         self.domain_console = logs / "domain.console"
-        options = Options(kernel, make_image(kernel, domains, logs), root=disk, smp=2,
-                          memory=MEMORY, seconds=7200)
+        options = Options(replace(kernel, patience=nested.PATIENCE),
+                          make_image(kernel, domains, logs), root=disk, smp=2,
+                          memory=MEMORY, seconds=3600)
         super().__init__(options, logs, "xen")
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(self.port))
