@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from harness import host
+from harness import host, kernels
 
 DOCUMENTATION = host.ROOT / "Documentation"
 TEXTS = [*sorted(host.ROOT.glob("*.md")), *sorted(DOCUMENTATION.rglob("*.rst"))]
@@ -73,6 +73,29 @@ def test_named_files_exist():
         missing += [f"{text.name}: {name}" for name in sorted(named)
                     if not (host.ROOT / name).exists()]
     assert not missing
+
+
+# The range of kernels, as a text states it.
+RANGE = re.compile(r"\b(\d+)\.(\d+) to (?:the newest backport of Debian 13, which is )?(\d+)\.(\d+)\b")
+
+
+def test_texts_and_dkms_state_range_of_tested_kernels():
+    ranges = {}
+    for text in TEXTS:
+        for found in RANGE.findall(" ".join(text.read_text(encoding="utf-8").split())):
+            ranges.setdefault(tuple(map(int, found)), set()).add(text.name)
+    assert list(ranges.values()) == [{"README.md", "NEWS.md", "guarantees.rst"}], ranges
+    (*oldest, major, minor), = ranges
+    tested = [re.match(r"(\d+)\\\.(\d+)", stock.release) for stock in kernels.STOCK.values()]
+    assert oldest == min([int(part) for part in found.groups()] for found in tested if found)
+    newest = kernels.natural(kernels.fetched(kernels.NEWEST_SOURCE)[0]["release"])
+    assert [major, minor] <= newest[1::2], "a text promises a kernel that is not tested"
+
+    pattern = re.search(r'^BUILD_EXCLUSIVE_KERNEL="(.*)"$', (host.ROOT / "dkms.conf").read_text(), re.M)
+    tries = {release: bool(re.match(pattern[1], f"{release}.0-1-amd64")) for release in (
+        "5.19", f"{oldest[0]}.{oldest[1] - 1}", f"{oldest[0]}.{oldest[1]}", f"{major}.{minor}",
+        f"{major}.{minor + 1}", f"{major + 1}.0", "10.0")}
+    assert list(tries.values()) == [False] * 2 + [True] * 5, tries
 
 
 def selects(expression: str, test: str) -> bool:
