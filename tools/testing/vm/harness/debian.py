@@ -124,7 +124,7 @@ def make_tar(name: str, included: tuple[str, ...], release: str = "bookworm") ->
             for old in host.CACHE.glob(f"{name}_*"):
                 shutil.rmtree(old)
             with host.making(tar.parent) as temporary:
-                packages.as_root(["mmdebstrap", "--quiet", "--variant=minbase",
+                packages.as_root(["mmdebstrap", "--variant=minbase",
                                   "--dpkgopt=force-unsafe-io",
                                   f"--include={include}", release, str(temporary / tar.name),
                                   *Archive(release).sources()], "making a Debian")

@@ -20,6 +20,16 @@ CACHE = Path(
     os.environ.get("SYSGENID_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sysgenid-vm"
 )
+# Causes of a command's failure, and their signs in its output.
+CAUSES = {
+    "the disk is full": ("No space left on device", "enough free space", "Wrote only"),
+    "there is no network, or Debian's mirror can't be reached": (
+        "Temporary failure resolving", "Could not resolve", "Could not connect",
+        "Unable to connect", "Network is unreachable", "Connection timed out"),
+    "Debian's mirror broke off, or changed meanwhile: repeat the command": (
+        "Undetermined Error", "Error reading from server", "Connection failed",
+        "Hash Sum mismatch", "File has unexpected size"),
+}
 # The cache drops an entry after this many days without use.
 UNUSED_DAYS = 14
 
@@ -34,13 +44,8 @@ def progress(text: str) -> None:
 
 def explain(output: str) -> str | None:
     """Returns the cause in a failed command's output, or None if it is unknown."""
-    if "No space left on device" in output or "enough free space" in output:
-        return "the disk is full"
-    for sign in ("Temporary failure resolving", "Could not resolve", "Could not connect",
-                 "Unable to connect", "Network is unreachable", "Connection timed out"):
-        if sign in output:
-            return "there is no network, or Debian's mirror can't be reached"
-    return None
+    return next((cause for cause, signs in CAUSES.items()
+                 if any(sign in output for sign in signs)), None)
 
 
 def run(argv: list[str | Path], doing: str, **options) -> str:

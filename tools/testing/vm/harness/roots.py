@@ -52,7 +52,7 @@ def get(release: str, wanted: tuple[str, ...]) -> Path:
         host.progress(f"making a root of Debian's {release} to build in (a minute)")
         with host.making(root) as temporary:
             tar = temporary / "root.tar"
-            packages.as_root(["mmdebstrap", "--quiet", "--variant=essential",
+            packages.as_root(["mmdebstrap", "--variant=essential",
                               "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*",
                               "--dpkgopt=path-exclude=/usr/share/locale/*",
                               "--dpkgopt=path-exclude=/usr/share/doc/*", f"--include={include}",

@@ -67,7 +67,7 @@ def make_base() -> Path:
             for old in host.CACHE.glob("systemd_*"):
                 shutil.rmtree(old)
             with host.making(tar.parent) as temporary:
-                packages.as_root(["mmdebstrap", "--quiet", "--variant=minbase",
+                packages.as_root(["mmdebstrap", "--variant=minbase",
                                   "--dpkgopt=force-unsafe-io", f"--include={','.join(INCLUDED)}",
                                   "bookworm", str(temporary / tar.name),
                                   *Archive("bookworm").sources()],

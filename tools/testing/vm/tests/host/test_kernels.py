@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """The choice of kernels, and the cache: a missing part is one error line."""
+import hashlib
 import os
+import re
 import subprocess
 import sys
+import threading
 from argparse import Namespace
+from collections.abc import Iterator
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -46,9 +51,82 @@ def test_missing_kernel_is_one_error_line(cache, monkeypatch, tmp_path):
 def test_failed_root_is_removed(cache, monkeypatch):
     monkeypatch.setattr(Archive, "refresh", lambda _: None)
     monkeypatch.setattr(Archive, "sources", lambda _: ["deb http://localhost:9/debian trixie main"])
-    with pytest.raises(host.SetupError, match="^making a root of Debian's trixie failed: "):
+    with pytest.raises(host.SetupError, match="^making a root of Debian's trixie failed: there is no network"):
         roots.get("trixie", ())
     assert visible(cache) == []
+
+
+SUITES = ("trixie", "trixie-updates", "trixie-security")
+OFFERED = ("linux-headers-6.12.1+deb13-cloud-amd64", "linux-image-6.12.1+deb13-cloud-amd64-unsigned",
+           "apt", *roots.TOOLS)
+PACKAGE = """Package: {0}
+Version: 1
+Architecture: amd64
+Essential: yes
+Depends: apt
+Filename: {0}.deb
+Size: 6
+SHA256: {1}
+
+"""
+
+
+@pytest.fixture(params=["Packages", ".deb"])
+def broken_off(request, tmp_path, monkeypatch) -> Iterator[None]:
+    """A mirror that sends only half of each file with that ending."""
+    class Mirror(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=tmp_path)
+
+        def copyfile(self, source, outputfile):
+            content = source.read()
+            half = len(content) // 2 if self.path.endswith(request.param) else len(content)
+            outputfile.write(content[:half])
+
+        def log_message(self, *_):
+            pass
+
+    deb = hashlib.sha256(b"a file").hexdigest()
+    for name in OFFERED:
+        (tmp_path / f"{name}.deb").write_text("a file")
+    for suite in SUITES:
+        directory = tmp_path / f"dists/{suite}"
+        (directory / "main/binary-amd64").mkdir(parents=True)
+        lists = "".join(PACKAGE.format(name, deb) for name in OFFERED)
+        (directory / "main/binary-amd64/Packages").write_text(lists)
+        (directory / "Release").write_text(
+            f"Suite: {suite}\nCodename: {suite}\nComponents: main\nArchitectures: amd64\nSHA256:\n "
+            f"{hashlib.sha256(lists.encode()).hexdigest()} {len(lists)} main/binary-amd64/Packages\n")
+    monkeypatch.setenv("no_proxy", "localhost")
+    with HTTPServer(("localhost", 0), Mirror) as server:
+        monkeypatch.setattr(archive, "mirror",
+                            lambda _: f"[trusted=yes] http://localhost:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+def test_mirror_that_breaks_off_is_one_error_line(cache, broken_off):
+    with pytest.raises(host.SetupError) as kernel:
+        kernels.get.__wrapped__("6.12-trixie-cloud")
+    with pytest.raises(host.SetupError) as root:
+        roots.get("trixie", ())
+    for error in map(str, (kernel.value, root.value)):
+        assert re.fullmatch("(fetching|making) .* failed: Debian's mirror broke off, .*", error)
+    assert visible(cache) == ["apt"]
+
+
+@pytest.mark.parametrize("line", [
+    "cp: error writing '/mnt/file': No space left on device",
+    "E: You don't have enough free space in /var/cache/apt/archives/.",
+    "tar: ./usr/lib/libsystemd.so.0: Wrote only 4608 of 10240 bytes",
+])
+def test_full_disk_is_recognized_before_the_last_error(line):
+    with pytest.raises(host.SetupError, match="^making a root failed: the disk is full$"):
+        host.run(["sh", "-c", 'echo "$1"; echo "E: mmdebstrap failed to run"; exit 1', "sh", line],
+                 "making a root")
 
 
 FULL_DISK = 'mount -t tmpfs -o size=24m cache "$SYSGENID_CACHE" && "$@"; find "$SYSGENID_CACHE" -name "*half*"'
