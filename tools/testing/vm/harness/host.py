@@ -29,6 +29,8 @@ CAUSES = {
     "Debian's mirror broke off, or changed meanwhile: repeat the command": (
         "Undetermined Error", "Error reading from server", "Connection failed",
         "Hash Sum mismatch", "File has unexpected size"),
+    "the mirror in /etc/apt/sources.list lacks it: name another mirror there": (
+        "does not have a Release file",),
 }
 # The cache drops an entry after this many days without use.
 UNUSED_DAYS = 14

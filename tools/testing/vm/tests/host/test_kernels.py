@@ -37,6 +37,14 @@ def test_missing_release_is_one_error_line(cache, monkeypatch):
     assert visible(cache) == ["apt"]
 
 
+def test_mirror_without_backports_is_one_error_line(cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(archive, "mirror", lambda _: f"file:{tmp_path}")
+    with pytest.raises(host.SetupError, match="^fetching the package lists of trixie-backports "
+                       "failed: the mirror in .* lacks it: name another mirror there$"):
+        kernels.get.__wrapped__("backports-cloud")
+    assert visible(cache) == ["apt"]
+
+
 def test_missing_kernel_is_one_error_line(cache, monkeypatch, tmp_path):
     monkeypatch.setattr(archive, "mirror", lambda _: f"[trusted=yes] file:{tmp_path}")
     for suite in ("trixie", "trixie-updates", "trixie-security"):
