@@ -15,7 +15,7 @@ from harness.acpi_events import load_modules, mask_events
 from harness.channel import Program
 from harness.guest import BACKEND, Guest, Snapshot, new_guid
 from harness.stale import FEWER_RESTORES, stale_looks
-from test_random import PREDICTABLE
+from test_random import PREDICTABLE, skip_without_vdso
 
 LOOKS = f"/sys/module/{BACKEND}/parameters/looks"
 # The order of draw_everywhere.
@@ -144,7 +144,7 @@ def batched(boot, numbers: str, event: str, times: int, looks: str = "on"):
     guest = boot(smp=2, **PREDICTABLE)
     program = start(guest, f"draw_batched {numbers}", event, looks)
     if not program:
-        pytest.skip("this kernel's vDSO has no getrandom()")
+        skip_without_vdso(guest)
     with guest.snapshot() as snap:
         made = list(outputs(snap, program, (new_guid() for _ in range(times))))
     return ([number for output in made for number in stale_ticks(output)],

@@ -6,6 +6,7 @@ RDRAND nor RDSEED, and no seed. Constant bytes initialize the CSPRNG.
 """
 import re
 from dataclasses import dataclass
+from typing import NoReturn
 
 import pytest
 from harness import build
@@ -118,6 +119,12 @@ def test_clones_diverge_on_other_cpu(boot, way):
     assert_clones_diverge(guest, start_drawing(guest, command))
 
 
+def skip_without_vdso(guest: Guest) -> NoReturn:
+    """Skips the test of a kernel whose vDSO is configured without getrandom()."""
+    assert not guest.options.kernel.setting("VDSO_GETRANDOM"), "the program does not find it"
+    pytest.skip("this kernel's vDSO has no getrandom()")
+
+
 @pytest.mark.built_in
 @pytest.mark.short
 def test_clones_diverge_in_vdso(boot):
@@ -126,7 +133,7 @@ def test_clones_diverge_in_vdso(boot):
     load_modules(guest)
     program = start_drawing(guest, "draw_random map early vdso")
     if "none" in program.output:
-        pytest.skip("this kernel's vDSO has no getrandom()")
+        skip_without_vdso(guest)
     assert_clones_diverge(guest, program)
 
 
