@@ -2,15 +2,14 @@
 """The generation ID of arm64 guests, for which QEMU has no device.
 
 The harness adds a node to QEMU's own device tree. It plays the hypervisor through
-QEMU's test interface, which writes guest memory and sets interrupt lines: see
-docs/devel/testing/qtest.rst of QEMU.
+QEMU's test interface: see qtest.py.
 """
-import socket
 import uuid
 from pathlib import Path
 
 from harness import host, packages
 from harness.qmp import Qmp
+from harness.qtest import Qtest
 
 PACKAGES = ("qemu-system-arm", "device-tree-compiler")
 # dtb-randomness=off: a seed in the device tree would seed the kernel's CSPRNG.
@@ -71,29 +70,16 @@ def arguments(options, directory: Path, name: str) -> list[str]:
 class Hypervisor:
     """The hypervisor's part in a change of the generation, through qtest."""
 
-    def __init__(self, connection: socket.socket, qmp: Qmp):
-        self.connection = connection
+    def __init__(self, qtest: Qtest, qmp: Qmp):
+        self.qtest = qtest
         unattached = qmp.command("qom-list", path="/machine/unattached")
         self.controller = next(f"/machine/unattached/{child['name']}" for child in unattached
                                if child["type"] == "child<arm-gicv3>")
 
-    def _command(self, line: str) -> None:
-        self.connection.sendall(f"{line}\n".encode())
-        said = b""
-        while not said.endswith(b"\n"):
-            data = self.connection.recv(4096)
-            if not data:
-                raise host.SetupError(f"QEMU ended before it answered `{line}`")
-            said += data
-        assert said.startswith(b"OK"), said
-
     def set_guid(self, guid: str) -> None:
-        self._command(f"write {PAGE:#x} 16 0x{guid_bytes(guid).hex()}")
+        self.qtest.write(PAGE, guid_bytes(guid))
 
     def interrupt(self) -> None:
         """Pulses the interrupt line, which is edge-triggered."""
         for level in (1, 0):
-            self._command(f"set_irq_in {self.controller} unnamed-gpio-in {INTERRUPT} {level}")
-
-    def close(self) -> None:
-        self.connection.close()
+            self.qtest.set_line(self.controller, INTERRUPT, level)

@@ -19,13 +19,14 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import arm64, build, coverage, host, scan
 from harness.channel import Channel, GuestGone, Program, State
 from harness.kernels import Kernel
 from harness.qmp import Qmp, QmpError
+from harness.qtest import Qtest
 
 KVM_GET_API_VERSION = 0xAE00
 # The module that drives the counter.
@@ -66,6 +67,7 @@ class Options:
     root: Path | None = None    # a file system on virtio, read-only
     network: bool = False       # QEMU's own, with DHCP; its packets go to a file
     gate: bool = False          # a port by which the guest reports whether it has settled
+    qtest: bool = False         # the test plays the host, by Guest.qtest
     icount: bool = False        # a nanosecond is an instruction: runs are deterministic
     seconds: float = 300        # the time limit for the guest's life
 
@@ -149,10 +151,11 @@ class Guest:
     """A running guest. It has to be closed, best by `with`."""
 
     def __init__(self, options: Options, logs: Path, name: str = "guest",
-                 snapshot: "Snapshot | Saved | None" = None, resumed: State | None = None):
+                 snapshot: "Snapshot | Saved | Arrival | None" = None,
+                 resumed: State | None = None):
         """Boots a guest, or restores it from a snapshot, or resumes it from its disk.
 
-        resumed is the state of its programs when it hibernated.
+        resumed is the state of its programs when it hibernated, or was saved to a disk.
         """
         self.options = options
         self.logs = logs
@@ -163,6 +166,7 @@ class Guest:
         self.children: list[Guest] = []
         self.silent = False     # no interrupt comes with a restore; device trees only
         self.hypervisor: arm64.Hypervisor | None = None
+        self.qtest: Qtest | None = None
         self.process: subprocess.Popen | None = None
         self.qmp: Qmp | None = None
         self.patience = options.kernel.patience
@@ -195,21 +199,22 @@ class Guest:
             self._launch(None, None)
             self._wait_ready()
 
-    def _launch(self, snapshot: "Snapshot | Saved | None", resumed: State | None) -> None:
+    def _launch(self, snapshot: "Snapshot | Saved | Arrival | None", resumed: State | None) -> None:
         agent, agent_end = socket.socketpair()
         monitor, monitor_end = socket.socketpair()
         argv = [*self._arguments(),
                 "-chardev", f"socket,id=agent,fd={agent_end.fileno()}",
                 "-chardev", f"socket,id=qmp,fd={monitor_end.fileno()}"]
         ends = [agent_end, monitor_end]
+        test: socket.socket | None = None
         by_hand = self.options.guid and self.options.kernel.architecture == "arm64"
-        if by_hand:
+        if by_hand or self.options.qtest:
             test, test_end = socket.socketpair()
             ends.append(test_end)
             argv += ["-chardev", f"socket,id=qtest,fd={test_end.fileno()}",
                      "-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
         if snapshot:
-            argv += ["-incoming", "defer"]
+            argv += ["-incoming", "defer", "-S"]
         with open(self.errors, "wb") as errors, ExitStack() as passed:
             for end in ends:
                 passed.enter_context(end)
@@ -220,14 +225,16 @@ class Guest:
         self.limit.daemon = True
         self.limit.start()
         self.channel = Channel(agent, snapshot.state if snapshot else resumed, self.patience)
+        if test:
+            self.qtest = Qtest(test)
         try:
             self.qmp = Qmp(monitor, 30)
             self.qmp.command("migrate-set-capabilities",
                              capabilities=[{"capability": "events", "state": True}])
             if by_hand:
-                self.hypervisor = arm64.Hypervisor(test, self.qmp)
+                self.hypervisor = arm64.Hypervisor(self.qtest, self.qmp)
             if snapshot:
-                self.qmp.command("migrate-incoming", uri=f"exec:cat {shlex.quote(str(snapshot.path))}")
+                self.qmp.command("migrate-incoming", uri=snapshot.uri)
         except QmpError as error:
             self._died(str(error))
 
@@ -316,6 +323,48 @@ class Guest:
         """Stops the guest, saves it (to a file of that name, if given), and ends it."""
         return Snapshot(self, path)
 
+    def migrate(self, guid: str | None = None) -> "Guest":
+        """Moves the running guest over a socket to another QEMU, by default with its GUID.
+
+        The other QEMU is a child of this guest. The guest does not stop before QEMU itself
+        stops it, for the last part of its memory.
+        """
+        options = replace(self.options, guid=guid or self.options.guid)
+        target = Guest(options, self.logs, f"{self.name}-{len(self.children) + 1}",
+                       Arrival("tcp:127.0.0.1:0"))
+        self.children.append(target)
+        [address] = target.qmp.command("query-migrate")["socket-address"]
+        target.channel.set_state(
+            self.leave(f"tcp:{address['host']}:{address['port']}", running=True))
+        go(target)
+        return target
+
+    def leave(self, uri: str, running: bool = False) -> State:
+        """Sends the guest to a URI, ends this QEMU, and returns the state of its programs."""
+        try:
+            if not running:
+                self.qmp.command("stop")
+            self.qmp.command("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+            self.qmp.command("migrate", uri=uri)
+            self._wait_sent()
+            self.qmp.command("quit")
+            self.process.wait(30)
+        except (QmpError, subprocess.TimeoutExpired) as error:
+            self._died(f"not sent: {error}")
+        state = self.channel.drain(30)
+        self.close()
+        return state
+
+    def _wait_sent(self) -> None:
+        while True:
+            event = self.qmp.wait_event("MIGRATION", 60 * self.patience)
+            if event["data"]["status"] == "completed":
+                return
+            if event["data"]["status"] == "failed":
+                free = os.statvfs(self.logs)
+                full = " (the disk is full)" if free.f_bavail * free.f_frsize < 1 << 20 else ""
+                raise QmpError(f"QEMU could not write it{full}")
+
     # The log
 
     def expect(self, pattern: str) -> None:
@@ -354,8 +403,8 @@ class Guest:
             self.limit.cancel()
         if self.qmp:
             self.qmp.close()
-        if self.hypervisor:
-            self.hypervisor.close()
+        if self.qtest:
+            self.qtest.close()
         self.gate.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -389,11 +438,27 @@ class Guest:
             self.close()
 
 
+def reading(path: Path | str) -> str:
+    """Returns the URI from which QEMU reads a saved guest."""
+    return f"exec:cat {shlex.quote(str(path))}"
+
+
 @dataclass(frozen=True)
 class Saved:
     """A saved guest, in a file that outlives the process, for Guest() to restore."""
     path: Path
     state: State
+
+    @property
+    def uri(self) -> str:
+        return reading(self.path)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A guest that comes from another QEMU; its programs' state becomes known with it."""
+    uri: str
+    state: State = field(default_factory=State)
 
 
 class Snapshot:
@@ -404,27 +469,11 @@ class Snapshot:
         self.options = guest.options
         self.file = open(path, "wb") if path else tempfile.TemporaryFile(dir=guest.logs)
         self.path = f"/proc/{os.getpid()}/fd/{self.file.fileno()}"
-        try:
-            guest.qmp.command("stop")
-            guest.qmp.command("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
-            guest.qmp.command("migrate", uri=f"exec:cat > {self.path}")
-            self._wait_saved()
-            guest.qmp.command("quit")
-            guest.process.wait(30)
-        except (QmpError, subprocess.TimeoutExpired) as error:
-            guest._died(f"no snapshot: {error}")
-        self.state: State = guest.channel.drain(30)
-        guest.close()
+        self.state: State = guest.leave(f"exec:cat > {self.path}")
 
-    def _wait_saved(self) -> None:
-        while True:
-            event = self.guest.qmp.wait_event("MIGRATION", 60 * self.guest.patience)
-            if event["data"]["status"] == "completed":
-                return
-            if event["data"]["status"] == "failed":
-                free = os.statvfs(self.guest.logs)
-                full = " (the disk is full)" if free.f_bavail * free.f_frsize < 1 << 20 else ""
-                raise QmpError(f"QEMU could not write it{full}")
+    @property
+    def uri(self) -> str:
+        return reading(self.path)
 
     @property
     def size(self) -> int:
