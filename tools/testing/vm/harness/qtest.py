@@ -13,18 +13,18 @@ class Qtest:
     def __init__(self, connection: socket.socket):
         self.connection = connection
 
-    def command(self, line: str) -> str:
-        """Runs a command and returns its answer, without the word OK."""
-        self.connection.sendall(f"{line}\n".encode())
+    def command(self, *lines: str) -> str:
+        """Runs commands without a pause, and returns the last answer without the word OK."""
+        self.connection.sendall("".join(f"{line}\n" for line in lines).encode())
         said = b""
-        while not said.endswith(b"\n"):
+        while said.count(b"\n") < len(lines):
             data = self.connection.recv(4096)
             if not data:
-                raise host.SetupError(f"QEMU ended before it answered `{line}`")
+                raise host.SetupError(f"QEMU ended before it answered `{lines[-1]}`")
             said += data
-        word, _, answer = said.decode().strip().partition(" ")
-        assert word == "OK", said
-        return answer
+        answers = said.decode().splitlines()
+        assert all(answer.startswith("OK") for answer in answers), said
+        return answers[-1].removeprefix("OK").strip()
 
     def write(self, address: int, data: bytes) -> None:
         self.command(f"write {address:#x} {len(data)} 0x{data.hex()}")
@@ -32,9 +32,10 @@ class Qtest:
     def read(self, address: int, size: int) -> bytes:
         return bytes.fromhex(self.command(f"read {address:#x} {size}").removeprefix("0x"))
 
-    def set_line(self, controller: str, number: int, level: int) -> None:
+    def set_line(self, controller: str, number: int, *levels: int) -> None:
         """Sets a line into an interrupt controller, which QEMU knows by that path."""
-        self.command(f"set_irq_in {controller} unnamed-gpio-in {number} {level}")
+        self.command(*(f"set_irq_in {controller} unnamed-gpio-in {number} {level}"
+                       for level in levels))
 
     def close(self) -> None:
         self.connection.close()
