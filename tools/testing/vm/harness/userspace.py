@@ -80,16 +80,8 @@ def add_archive(image: Image, archive: Path) -> None:
     with tarfile.open(archive) as tar:
         for member in tar:
             name = member.name.removeprefix("./")
-            if name in (".", "") or LEFT_OUT.match(name):
-                continue
-            owner = (member.uid, member.gid)
-            if member.isdir():
-                image.add(name, 0o040000 | member.mode, owner=owner)
-            elif member.issym():
-                image.add(name, 0o120777, member.linkname.encode(), owner=owner)
-            elif member.isfile() or member.islnk():
-                image.add(name, 0o100000 | member.mode, tar.extractfile(member).read(),
-                          owner=owner)
+            if name not in (".", "") and not LEFT_OUT.match(name):
+                debian.add_member(image, tar, member, name)
 
 
 def load_kernel_module(guest: Guest, name: str) -> None:
