@@ -32,12 +32,12 @@ def make_disk(name: str, included: tuple[str, ...]) -> tuple[Path, Path]:
     """A Debian with these packages, as an archive and as a file system."""
     packages.install(debian.FOR_ROOT)
     base = debian.make_tar(name, included)
-    folder = host.BUILD / f"{name}-disk"
-    disk = folder / f"{hashlib.sha256(f'{base}{MAKE_DISK}'.encode()).hexdigest()[:16]}.ext4"
-    with host.locked(folder.name, host.BUILD):
+    directory = host.BUILD / f"{name}-disk"
+    disk = directory / f"{hashlib.sha256(f'{base}{MAKE_DISK}'.encode()).hexdigest()[:16]}.ext4"
+    with host.locked(directory.name, host.BUILD):
         if not disk.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            with host.making(folder) as temporary:
+            shutil.rmtree(directory, ignore_errors=True)
+            with host.making(directory) as temporary:
                 try:
                     packages.as_root(["sh", "-c", MAKE_DISK, "disk", str(temporary), str(base),
                                       str(temporary / disk.name)], f"making the disk for {name}")

@@ -55,7 +55,7 @@ vnc = 0
 on_reboot = "destroy"
 on_crash = "destroy"
 """
-# What domains have of the tests' programs, which all together are slow to load.
+# The programs of the tests that domains have: all of them are slow to load.
 PROGRAMS = ("draw_random", "map_hardware", "stale_window", "wait_generation")
 DOMAIN = "guest"
 # A domain's serial ports lose what arrives while their driver resumes. This says when
@@ -82,15 +82,15 @@ def make_image_of_domain(kernel: Kernel) -> Image:
     return image
 
 
-def make_image(kernel: Kernel, domains: list[Kernel], folder: Path) -> Path:
+def make_image(kernel: Kernel, domains: list[Kernel], directory: Path) -> Path:
     """The initramfs of Xen's first domain, with all that other domains start from."""
     image = nested.new_image(kernel, DRIVERS)
     for domain in domains:
-        made = make_image_of_domain(domain).write(folder / f"{domain.name}.cpio")
+        made = make_image_of_domain(domain).write(directory / f"{domain.name}.cpio")
         image.file(f"files/domains/{domain.name}/vmlinuz", domain.image)
         image.file(f"files/domains/{domain.name}/initramfs", gzip.compress(made.read_bytes()))
         made.unlink()
-    return image.write(folder / "xen.cpio")
+    return image.write(directory / "xen.cpio")
 
 
 class Xen(Guest):

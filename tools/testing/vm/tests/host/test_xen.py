@@ -148,5 +148,5 @@ def test_random_numbers_of_two_clones_differ(domain):
         (number, first), (_, second) = (first_draws(saved, program) for _ in range(2))
         assert not first & second
         third, fourth = (draws_without_news(saved, program, number) for _ in range(2))
-        assert third & fourth, "can't tell: with the same GUID the clones differ too"
+        assert third & fourth, "no proof: with the same GUID the clones differ too"
         assert not (first | second) & (third | fourth)
