@@ -118,7 +118,7 @@ static void wait_for_one(int (*sleep_for_one)(void), bool tracked)
 	end_line();
 	if (tracked)
 		acknowledge(&signals);
-	/* Its descriptor stays to be looked at. */
+	/* The test inspects this descriptor later. */
 	pause();
 }
 

@@ -6,7 +6,7 @@
             domain.create()
             domain.restore(domain.save(path))
 
-libvirtd runs in a root directory and in namespaces of its own: it finds neither the
+libvirtd runs in a root directory and in namespaces of its own. It finds neither the
 configuration nor the sockets, domains, networks and control groups of this machine,
 and a libvirtd that runs here already is not disturbed. It ends with its standard
 input, thus with this process, and the namespace of processes takes QEMU along.
