@@ -21,6 +21,8 @@ primary_domain = "c"
 highlight_language = "none"
 exclude_patterns = ["sphinx"]
 graphviz_output_format = "svg"
+# Without "D": two hyphens begin an option, and do not make a dash.
+smartquotes_action = "qe"
 html_theme = "furo"
 # The furo of Debian 12 was built without the rules for browsers that prefer a dark
 # page. These are its own colours; as options they get such rules.
