@@ -64,7 +64,7 @@ check: $(PYTHON) ## run the tests in guests with Debian's kernels; KERNEL=NAME a
 		$(CHOICE) $(PYTEST_ARGS)
 
 check-host: $(PYTHON) ## run the tests without a guest, in a minute: command, hooks, library, packaging
-	@cd $(VM) && $(PYTHON) -m harness.packages
+	@cd $(VM) && $(PYTHON) -m harness.packages no-guests
 	@cd $(VM) && $(PYTHON) -m pytest -n $(JOBS) --no-guests \
 		-m "not debian and not long and not hosts and not whole_tree and not series" \
 		$(if $(T),-k "$(T)") $(PYTEST_ARGS) tests/userspace tests/host \

@@ -8,7 +8,7 @@ import re
 import struct
 from pathlib import Path
 
-from harness import host
+from harness import host, packages
 from harness.guest import Guest
 from harness.initramfs import Image
 
@@ -66,6 +66,7 @@ KEEP_WRITABLE = f"memmap=4K${WRITABLE_ADDRESS:#x}"
 
 def compiled(asl: str, directory: Path, oem: tuple[str, str] = ("TESTS ", "FIRMWARE")) -> bytes:
     """Compiles ASL into an SSDT."""
+    packages.install(("acpica-tools",))
     source = directory / "table.asl"
     source.write_text(f'DefinitionBlock ("", "SSDT", 2, "{oem[0]}", "{oem[1]}", 2)\n'
                       f"{{\n{asl}\n}}\n", encoding="utf-8")

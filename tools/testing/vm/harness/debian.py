@@ -120,6 +120,7 @@ def make_tar(name: str, included: tuple[str, ...], release: str = "bookworm") ->
     tar = host.CACHE / f"{name}_{hashlib.sha256(include.encode()).hexdigest()[:16]}" / "root.tar"
     with host.locked(name):
         if not host.cached(tar.parent):
+            packages.install(("mmdebstrap", "tar"))
             host.progress(f"making a Debian root of {release} (a few minutes)")
             for old in host.CACHE.glob(f"{name}_*"):
                 shutil.rmtree(old)

@@ -2,7 +2,8 @@
 """The Debian packages that the tests and tools need, and their installation.
 
 Run as a program, it installs the missing ones; with the argument `hosts`, those of
-make check-hosts, too.
+make check-hosts, too. With `no-guests`, it installs only those of make check-host. Tests
+install what few of them need.
 """
 import os
 import subprocess
@@ -22,15 +23,11 @@ DEMO = (
     # unpacking
     "xz-utils", "tar",
 )
-NEEDED = DEMO + (
-    # UEFI guests, and ACPI tables
-    "ovmf", "acpica-tools",
+# tests without a guest
+TESTS = ("python3-pytest", "python3-pytest-xdist", "python3-pytest-timeout", "xz-utils", "tar")
+NEEDED = DEMO + TESTS + (
     # programs for the guests, 32-bit ones too
     "gcc-multilib", "libsystemd-dev", "libjson-c-dev", "libgcrypt20-dev",
-    # guests with systemd
-    "mmdebstrap", "tar",
-    # tests
-    "sparse", "python3-pytest", "python3-pytest-xdist", "python3-pytest-timeout",
 )
 # the documentation's site; an unpacked kernel source has the rest
 DOCS = ("python3-sphinx", "furo", "graphviz", "pandoc", "perl", "xz-utils", "tar")
@@ -40,6 +37,7 @@ FLEET = PLOTS + ("python3-tqdm",)
 # make check-hosts only
 HOSTS = (
     "libvirt-daemon", "libvirt-clients", "libxml2-utils", "python3-libvirt", "qemu-utils",
+    "ovmf",
 )
 LISTS = Path("/var/lib/apt/lists")
 DAY = 24 * 3600
@@ -104,4 +102,5 @@ def install(packages: tuple[str, ...] = NEEDED) -> None:
 
 
 if __name__ == "__main__":
-    host.main(lambda: install(NEEDED + (HOSTS if "hosts" in sys.argv[1:] else ())))
+    chosen = {"hosts": NEEDED + HOSTS, "no-guests": TESTS}
+    host.main(lambda: install(chosen[sys.argv[1]] if sys.argv[1:] else NEEDED))

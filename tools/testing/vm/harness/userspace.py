@@ -63,6 +63,7 @@ def make_base() -> Path:
     tar = host.CACHE / f"systemd_{name}" / "root.tar"
     with host.locked("systemd"):
         if not host.cached(tar.parent):
+            packages.install(("mmdebstrap", "tar"))
             host.progress("making a Debian with systemd (a minute)")
             for old in host.CACHE.glob("systemd_*"):
                 shutil.rmtree(old)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from harness import acpi_tables, kernels
+from harness import acpi_tables, kernels, packages
 from harness.channel import Program
 from harness.guest import Guest, new_guid
 
@@ -84,6 +84,8 @@ FIRMWARES = {
 
 def options_of(name: str, has_s4: bool) -> dict:
     firmware = FIRMWARES[name]
+    if "firmware" in firmware.options:
+        packages.install(("ovmf",))
     return {**firmware.options, "settings": () if has_s4 else ("-global", firmware.without_s4)}
 
 

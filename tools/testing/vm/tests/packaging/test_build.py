@@ -5,7 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from harness import build, host
+from harness import build, host, packages
 
 pytestmark = pytest.mark.every_kernel
 
@@ -24,6 +24,7 @@ def elsewhere(kernel):
 
 
 def test_modules_build_without_warning(kernel, elsewhere):
+    packages.install(("sparse",))
     printed = build.make_modules(kernel, "W=1", "C=2", into=elsewhere)
     printed += build.make_test_modules(kernel, "W=1", "C=2", into=elsewhere)
     assert "sysgenid.ko" in printed and "vm_generation_id.ko" in printed
