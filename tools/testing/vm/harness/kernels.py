@@ -279,7 +279,6 @@ def get(name: str) -> Kernel:
 
 
 def main() -> None:
-    packages.install()
     for name in sys.argv[1:] or STOCK:
         kernel = get(name)
         print(f"{name:<12}{kernel.release:<32}{kernel.build_tree}")
