@@ -21,10 +21,10 @@ mkdir "$1/root"
 tar -xpf "$2" -C "$1/root"
 mke2fs -q -t ext4 -O ^has_journal -d "$1/root" "$3" 4G
 """
-# Such a machine is that much slower to start than a guest.
+# Factor by which such a machine is slower to start than a guest.
 PATIENCE = 4
 VIRTUALIZATION = ("svm", "npt")
-# Of the kernel with that root.
+# The arguments of the kernel with that root.
 APPEND_OF_HOST = f"{APPEND} DISK_INIT=/init"
 
 
