@@ -165,21 +165,12 @@ def test_unchecked_state_is_stale_for_one_tick_at_most(boot, numbers, event, tim
     assert not repeats["late"]
 
 
-@COUNTS_TICKS
-def test_timer_publishes_generation_before_next_tick(boot, kernel):
-    """With icount, a nanosecond is an instruction: the timing shows the driver's timer."""
-    guest = boot(icount=True, **PREDICTABLE)
-    program = start(guest, "draw_batched u32", "masked")
-    with guest.snapshot() as snap:
-        stale = [float(re.search(r"^cpu 0 stale \d+ (\d+)$", output, re.M)[1])
-                 for output in outputs(snap, program, (new_guid() for _ in range(2)))]
-    tick = 1e6 / int(kernel.setting("HZ"))
-    assert all(0 < duration < 1.05 * tick for duration in stale), stale
-
-
 @pytest.mark.built_in
 def test_tick_alone_detects_new_guid(boot, kernel):
-    """While the only program waits for the mapped counter, nothing draws."""
+    """While the only program waits for the mapped counter, nothing draws.
+
+    The tick itself may not publish a GUID that may be half-written: a timer does, soon.
+    """
     if kernel.setting("PREEMPT_RT"):
         pytest.skip("there are no looks with PREEMPT_RT")
     guest = boot(icount=True)
