@@ -24,7 +24,7 @@ TRACING = "/sys/kernel/tracing"
 RESOLUTION = 1
 # How long before the interrupt a timer tick can detect the new GUID, in µs.
 JUST_BEFORE = 50
-# What the kernel's own driver calls, and what that calls to notify other drivers.
+# The function that the kernel's own driver calls, and the one that notifies other drivers.
 NOTIFICATION = ("add_vmfork_randomness", "blocking_notifier_call_chain")
 TRACED = re.compile(r"^ *(\S+) +\[\d+\] \S+ +(\d+\.\d+): (\w+) <-", re.M)
 # Traces the kernel's functions with CLOCK_MONOTONIC, which the programs print, too.
@@ -46,7 +46,7 @@ STEPS = {
     "uevent": "a program that waited for the uevent runs",
     "notified": "the kernel's own driver notifies other drivers",
 }
-# What a program's argument has it print.
+# The step that a program prints, by its argument.
 PRINTS = {"look": "counter", "spin": "restored", "poll": "poll", "uevent": "uevent"}
 SLEEPERS = ("poll", "uevent")
 # The number of programs that loop on each CPU of a busy guest.

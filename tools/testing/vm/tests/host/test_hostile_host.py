@@ -22,7 +22,7 @@ PAGE = 4096
 # The interrupt controller of the machine "pc", and the line of ACPI's interrupt.
 CONTROLLER, LINE = "/machine/i440fx/ioapic", 9
 PATIENCE = 60   # seconds
-# What one change, or one Notify, may cost, with all that follows in the kernel.
+# Upper limit of the cost of one change, or one Notify, with all that follows in the kernel.
 MOST_INSTRUCTIONS = 100_000
 # Prints when it began and when it ended, in ns; /proc/timer_list has no coarser clock.
 WORK = """

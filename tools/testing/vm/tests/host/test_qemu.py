@@ -25,7 +25,7 @@ one_kernel = pytest.mark.kernels("6.1-cloud")
 WAYS = ("read", "poll", "map", "uevent")
 # draw_everywhere maps the GUID by /dev/mem, which OVMF puts into ACPI NVS memory.
 DRAWING = {**PREDICTABLE, "append": f"{PREDICTABLE['append']} iomem=relaxed"}
-# What draw_everywhere prints for each CPU.
+# The number of draws that draw_everywhere prints for each CPU.
 DRAWS = 64
 ROLLBACKS = 10
 TAG = "first"

@@ -96,7 +96,7 @@ def test_namespaces_that_are_refused_are_a_sentence(outside_ci, monkeypatch, tmp
         libvirt_host.Libvirtd(tmp_path)
 
 
-# What starts each nested host; no kernel is looked at before the requirements are.
+# The function that starts each nested host; it looks at no kernel before the requirements.
 NESTED = pytest.mark.parametrize("start", [
     lambda logs: xen.Xen(None, [], logs), lambda logs: kvm.KvmHost(None, logs)], ids=["Xen", "KVM"])
 

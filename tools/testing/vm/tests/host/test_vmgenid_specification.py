@@ -36,7 +36,7 @@ NOT_USED = 1 << 20 | 1 << 32
 # ObjectType() of ACPI 6.5, 19.6.97.
 INTEGER, PACKAGE = 1, 4
 
-# What the guest's own ACPI interpreter says about the device; ADDR is in Local0.
+# The answers of the guest's own ACPI interpreter about the device; ADDR is in Local0.
 QUESTIONS = {
     "type": "Return (ObjectType (Local0))",
     "elements": "Return (SizeOf (Local0))",
