@@ -371,6 +371,7 @@ def test_host_does_not_get_past_full_disk(gated):
     assert status == 1 and states[-1]["failures"][-1]["kind"] == "state"
     # The host waits for an overseer that cannot publish the hardware's identity.
     gated.run(f"umount {STATE_DIRECTORY}; mkdir /run/sysgenid/identity.json.new; sysgenid trigger")
+    Overseer(gated).wait_for("generation 2 settled")
     status, states = host_waits(gated, 5)
     assert status == 2 and states[-1]["state"] == "pending"
     assert gated.status("sysgenid wait-settled --timeout=0.5") == TIMEOUT
@@ -541,15 +542,18 @@ def test_interrupted_hook_leaves_nothing_behind(guest, hook, directory):
               f"cat > /usr/bin/ssh-keygen <<'end'\n{SSH_KEYGEN}end\n"
               "echo public > /etc/ssh/ssh_host_rsa_key.pub; chmod 755 /usr/bin/ssh-keygen;"
               f"ls -A {directory} > /run/before")
-    # From now on, a hook blocks where it reads this file.
-    guest.run("mkfifo /run/uuid && mount --bind /run/uuid /proc/sys/kernel/random/uuid")
+    # A hook blocks where it reads this file. Its sandbox has a /proc of its own.
+    block = f"/run/systemd/system/sysgenid-hook-{hook}.service.d"
+    guest.run(f"mkfifo /run/uuid; mkdir -p {block};"
+              f"printf '[Service]\nBindPaths=/run/uuid:/proc/sys/kernel/random/uuid\n' > {block}/block.conf;"
+              "systemctl daemon-reload")
     begun = f"until ! ls -A {directory} | cmp -s - /run/before; do sleep 0.1; done"
     overseer = Overseer(guest)
     guest.run(f"sysgenid trigger; {begun}")
     overseer.end()
     assert guest.run(f"ls -A {directory}") == guest.run("cat /run/before")
     guest.run(f"systemctl start sysgenidd; {begun}")
-    guest.run(f"systemctl kill -s KILL sysgenid-hook-{hook}; umount /proc/sys/kernel/random/uuid")
+    guest.run(f"rm -r {block}; systemctl daemon-reload; systemctl kill -s KILL sysgenid-hook-{hook}")
     overseer.settled()
     assert guest.run(f"ls -A {directory}") == guest.run("cat /run/before")
 
