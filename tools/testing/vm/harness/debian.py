@@ -147,11 +147,11 @@ def kernels_with(kernel: Kernel) -> list[Kernel]:
     return together if kernel.name in STOCK else [*together, kernel]
 
 
-def make_base(kernels: list[Kernel]) -> Path:
+def make_base(kernels: list[Kernel], *more: str) -> Path:
     """Returns the archive of a Debian with those kernels' headers, without our packages."""
     release = release_for(kernels[0])
     headers = (f"linux-headers-{kernel.release}" for kernel in kernels if kernel.name in STOCK)
-    return make_tar(f"debian-{release}", (*INCLUDED, *headers), release)
+    return make_tar("-".join(("debian", release, *more)), (*INCLUDED, *headers, *more), release)
 
 
 INSTALL = r"""

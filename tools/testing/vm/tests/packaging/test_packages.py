@@ -31,6 +31,7 @@ sysgenid-openssl enable
 """
 GENERATOR = "openssl list -random-instances | sed -n 's/^  \\([A-Z].*\\) @.*/\\1/p' | uniq"
 ENTER = """mount -t proc proc "$1/proc"
+mount -t devpts -o newinstance devpts "$1/dev/pts"
 exec chroot "$1" sh -ec "$2"
 """
 
@@ -40,7 +41,7 @@ class Chroot:
 
     def __init__(self, directory: Path, kernel: kernels.Kernel):
         self.directory = directory
-        base = debian.make_base(debian.kernels_with(kernel))
+        base = debian.make_base(debian.kernels_with(kernel), "autodep8", "autopkgtest")
         packages.as_root(["tar", "-xpf", str(base), "-C", str(directory),
                           "--exclude=./usr/src/linux-headers-6.1.*"], "unpacking a Debian")
         others = [entry.name for entry in (directory / "usr/lib/modules").iterdir()
@@ -110,6 +111,17 @@ def test_lintian_is_clean(kernel):
     release = debian.release_for(kernel)
     debian.make_packages(release)
     debian.lint_packages(release)
+
+
+def test_autopkgtest_builds_modules(chroot, kernel):
+    debs = debian.make_packages(debian.release_for(kernel))
+    packages.as_root(["cp", "-r", *map(str, debs), str(host.ROOT / "debian"),
+                      f"{chroot.directory}/tmp/"], "copying packages")
+    chroot.run("mkdir /tmp/source && mv /tmp/debian /tmp/source/")
+    # The chroot is removed afterwards. autopkgtest ends with 8, as the test is superficial.
+    said = chroot.run("cd /tmp && autopkgtest --ignore-restrictions=breaks-testbed"
+                      " --setup-commands='apt-get update' *.deb source/ -- null 2>&1 || true")
+    assert re.search(r"^dkms-autopkgtest +PASS", said, re.M), said
 
 
 def test_upgrade_keeps_changes_and_purge_only_hooks(chroot, kernel):
