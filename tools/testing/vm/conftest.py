@@ -149,9 +149,15 @@ def kernel(request):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Passes a failure to the fixtures, and shows the guests' logs."""
+    """Passes a failure to the fixtures, and shows the guests' logs.
+
+    What this machine lacks is one sentence, without a traceback.
+    """
     report = (yield).get_result()
     if report.failed:
+        error = host.as_setup_error(call.excinfo and call.excinfo.value)
+        if isinstance(error, host.SetupError):
+            report.longrepr = f"error: {error}"
         item.stash[FAILED] = True
         for guest in family(item):
             report.sections.append((f"kernel log of {guest.name}", guest.log_end()))

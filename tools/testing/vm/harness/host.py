@@ -139,14 +139,19 @@ def write_whole(path: Path, content: str) -> None:
     temporary.rename(path)
 
 
+def as_setup_error(error: BaseException) -> BaseException:
+    """Returns the error of a full disk as a SetupError, and others as they are."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return SetupError(f"the disk that holds {error.filename or ROOT} is full")
+    return error
+
+
 @contextlib.contextmanager
 def full_disk_is_setup_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise SetupError(f"the disk that holds {error.filename or ROOT} is full") from None
+        raise as_setup_error(error) from None
 
 
 def main(function: Callable[[], None]) -> None:

@@ -22,15 +22,29 @@ def test_that_needs_it():
     required.programs("sh", "swtpm2000")
 """
 
+SETUP_FAILS = """
+import errno
+import pytest
+from harness import host
+
+ERRORS = {"setup": host.SetupError("the mirror broke off"),
+          "disk": OSError(errno.ENOSPC, "No space left on device", "/cache/root.tar")}
+
+@pytest.mark.hosts
+@pytest.mark.parametrize("error", ERRORS)
+def test_that_needs_it(error):
+    raise ERRORS[error]
+"""
+
 
 @pytest.fixture
 def outside_ci(monkeypatch):
     monkeypatch.delenv("CI", raising=False)
 
 
-def run_test(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Runs TEST as make check-hosts would."""
-    (tmp_path / "test_it.py").write_text(TEST, encoding="utf-8")
+def run_test(tmp_path: Path, test: str = TEST, **environment: str) -> subprocess.CompletedProcess:
+    """Runs the test as make check-hosts would."""
+    (tmp_path / "test_it.py").write_text(test, encoding="utf-8")
     directory = Path(__file__).parents[2]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-c", directory / "pytest.ini", "--rootdir", directory,
@@ -52,6 +66,14 @@ def test_under_ci_it_is_a_failure(tmp_path):
     assert done.returncode == 1, done.stdout
     assert f"{WHY} (an error, as CI=true)" in done.stdout
     assert "1 failed" in done.stdout
+
+
+def test_failed_setup_is_a_sentence_without_traceback(tmp_path):
+    done = run_test(tmp_path, SETUP_FAILS)
+    assert "2 failed" in done.stdout
+    assert "\nerror: the mirror broke off\n" in done.stdout
+    assert "\nerror: the disk that holds /cache/root.tar is full\n" in done.stdout
+    assert "Traceback" not in done.stdout and "raise ERRORS" not in done.stdout
 
 
 def test_without_libvirtd_the_sentence_says_what_installs_it(outside_ci, monkeypatch, tmp_path):
