@@ -4,6 +4,7 @@
 This machine's apt fetches the lists from its own mirror. The lists are kept in the
 cache, and need neither root nor a line in /etc/apt.
 """
+import hashlib
 import re
 import subprocess
 import time
@@ -97,6 +98,13 @@ class Archive:
         found = [dict(re.findall(r"^([\w-]+): (.*)$", paragraph, re.M))
                  for paragraph in done.stdout.split("\n\n")]
         return {fields["Package"]: fields for fields in found if fields}
+
+    def key(self, names: tuple[str, ...]) -> str:
+        """Returns a hash of the packages' names and newest versions, for the cache."""
+        self.refresh()
+        shown = self.shown(*names)
+        versions = (f"{name} {shown.get(name, {}).get('Version')}" for name in sorted(names))
+        return hashlib.sha256("\n".join(versions).encode()).hexdigest()[:16]
 
     def download(self, names: list[str], directory: Path) -> list[Path]:
         """Downloads packages into a directory."""

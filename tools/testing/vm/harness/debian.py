@@ -116,8 +116,8 @@ def lint_packages(release: str = this_release()) -> str:
 
 def make_tar(name: str, included: tuple[str, ...], release: str = "bookworm") -> Path:
     """Returns a tar archive of a Debian of that release with these packages."""
-    include = ",".join(included)
-    tar = host.CACHE / f"{name}_{hashlib.sha256(include.encode()).hexdigest()[:16]}" / "root.tar"
+    archive = Archive(release)
+    tar = host.CACHE / f"{name}_{archive.key(included)}" / "root.tar"
     with host.locked(name):
         if not host.cached(tar.parent):
             packages.install(("mmdebstrap", "tar"))
@@ -127,8 +127,8 @@ def make_tar(name: str, included: tuple[str, ...], release: str = "bookworm") ->
             with host.making(tar.parent) as temporary:
                 packages.as_root(["mmdebstrap", "--variant=minbase",
                                   "--dpkgopt=force-unsafe-io",
-                                  f"--include={include}", release, str(temporary / tar.name),
-                                  *Archive(release).sources()], "making a Debian")
+                                  f"--include={','.join(included)}", release, str(temporary / tar.name),
+                                  *archive.sources()], "making a Debian")
     return tar
 
 

@@ -4,7 +4,6 @@
 A root holds only what a build needs, and stays unchanged. The checkout, the cache and
 /tmp have the same paths inside.
 """
-import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -38,24 +37,22 @@ exec chroot "$new" "$@"
 
 def get(release: str, wanted: tuple[str, ...]) -> Path:
     """Returns a root of that release with TOOLS and the wanted packages."""
-    include = ",".join(sorted({*TOOLS, *wanted}))
-    key = hashlib.sha256(include.encode()).hexdigest()[:16]
-    root = host.CACHE / f"root-{release}_{key}"
+    included = (*TOOLS, *wanted)
+    archive = Archive(release)
+    root = host.CACHE / f"root-{release}_{archive.key(included)}"
     if host.cached(root):
         return root
     with host.locked(f"root-{release}"):
         if host.cached(root):
             return root
         packages.install(("mmdebstrap", "tar"))
-        archive = Archive(release)
-        archive.refresh()
         host.progress(f"making a root of Debian's {release} to build in (a minute)")
         with host.making(root) as temporary:
             tar = temporary / "root.tar"
             packages.as_root(["mmdebstrap", "--variant=essential",
                               "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*",
                               "--dpkgopt=path-exclude=/usr/share/locale/*",
-                              "--dpkgopt=path-exclude=/usr/share/doc/*", f"--include={include}",
+                              "--dpkgopt=path-exclude=/usr/share/doc/*", f"--include={','.join(included)}",
                               release, str(tar), *archive.sources()],
                              f"making a root of Debian's {release}")
             host.run(["tar", "-xf", tar, "--no-same-owner", "--exclude=./dev", "-C", temporary],
