@@ -2,7 +2,8 @@
 """The choice of kernels, and fixtures that boot guests and close them.
 
 A test that takes `kernel`, `guest` or `boot` runs once with each kernel of kernels.FULL.
-With --more-kernels, a test marked `every_kernel` runs with each kernel of kernels.MORE.
+With --more-kernels, a test marked `every_kernel` runs with each kernel of kernels.MORE;
+with --short-kernels, those of them marked `short` run with each kernel of kernels.SHORT.
 """
 import hashlib
 import os
@@ -31,6 +32,8 @@ def pytest_addoption(parser):
                      "marked every_kernel with the others")
     parser.addoption("--more-kernels", action="store_true",
                      help=f"run tests marked every_kernel with {', '.join(kernels.MORE)}")
+    parser.addoption("--short-kernels", action="store_true",
+                     help=f"run tests marked short and every_kernel with {', '.join(kernels.SHORT)}, too")
     parser.addoption("--nested", action="store_true", help="this machine is that of "
                      "harness/kvm.py: build nothing, and have longer time limits")
     parser.addoption("--no-guests", action="store_true", help="run only the tests without a guest")
@@ -48,6 +51,7 @@ def choose_kernels(config) -> None:
         name for name, stock in kernels.STOCK.items()
         if (option.every_stock_kernel and stock.architecture not in kernels.CROSS)
         or (not more and name in kernels.FULL)]
+    more = more or (kernels.SHORT if option.short_kernels else ())
     option.kernels = option.full + [name for name in more if name not in option.full]
 
 
@@ -74,7 +78,7 @@ def pytest_configure(config):
     """Fetches and builds everything once, before any worker process starts."""
     config.addinivalue_line("markers", "kernels(*names): the only kernels that the test is for")
     config.addinivalue_line("markers", "every_kernel: runs with kernels.MORE, too")
-    config.addinivalue_line("markers", "short: the most important of these; make check-kernels-short")
+    config.addinivalue_line("markers", "short: the most important of these; make check")
     config.addinivalue_line("markers", "built_in(name): runs with that kernel of OVERLAYS, too; "
                             "by default the one with both drivers")
     config.addinivalue_line("markers", "whole_tree: builds a part of a kernel tree")
@@ -128,6 +132,9 @@ def fits(item) -> bool:
     """
     params = item.callspec.params if hasattr(item, "callspec") else {}
     kernel, built_in = params.get("kernel"), item.get_closest_marker("built_in")
+    option = item.config.option
+    if option.short_kernels and kernel and kernel not in option.full:
+        return bool(item.get_closest_marker("short"))
     if kernel in built_kernels.OVERLAYS:
         if not built_in or kernel != (*built_in.args, built_kernels.OVERLAY)[0]:
             return False

@@ -23,6 +23,7 @@ def elsewhere(kernel):
         shutil.rmtree(directory)
 
 
+@pytest.mark.short
 def test_modules_build_without_warning(kernel, elsewhere):
     packages.install(("sparse",))
     printed = build.make_modules(kernel, "W=1", "C=2", into=elsewhere)
