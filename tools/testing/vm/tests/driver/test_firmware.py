@@ -185,10 +185,10 @@ def index_of(name: str) -> int:
     return [variant.name for variant in VARIANTS].index(name)
 
 
-# The interpreter limits a loop to 30 s, so a gust has this many notifications. A stock
-# kernel gets GUSTS of them, a slower one gets one.
-GUST = 1000
-GUSTS = 10
+# The interpreter limits a loop to 30 s, so a gust has only this many notifications. A
+# stock kernel gets GUSTS of them, a slower one gets one.
+GUST = 100
+GUSTS = 100
 THE_ONE = index_of("name")
 # Firmware's action when a guest reads the attribute "sun" of such a device.
 ACTIONS = {
