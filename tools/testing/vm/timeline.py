@@ -22,8 +22,6 @@ STARTS = ("acpi_irq", "irq_default_primary_handler")
 TRACING = "/sys/kernel/tracing"
 # The kernel's trace has times in whole µs.
 RESOLUTION = 1
-# How long before the interrupt a timer tick can detect the new GUID, in µs.
-JUST_BEFORE = 50
 # The function that the kernel's own driver calls, and the one that notifies other drivers.
 NOTIFICATION = ("add_vmfork_randomness", "blocking_notifier_call_chain")
 TRACED = re.compile(r"^ *(\S+) +\[\d+\] \S+ +(\d+\.\d+): (\w+) <-", re.M)
@@ -83,19 +81,16 @@ def start(guest: Guest, arguments: list[str]) -> list[Program]:
 
 
 def traced(trace: str, oldest: float) -> dict[str, float]:
-    """Returns when each step was first traced with the interrupt or after it, in µs.
+    """Returns when each step was first traced after the restore, in µs.
 
-    A timer tick that is pending at the restore can detect the new GUID just before.
+    The timer tick of a CPU that does not take the interrupt can detect the new GUID before.
     """
     calls = [(float(time) * 1e6, task, function)
              for task, time, function in TRACED.findall(trace)]
     calls = [call for call in calls if call[0] >= oldest - RESOLUTION]
-    start = min(time for time, _, function in calls if function in STARTS)
-    times = {"start": start}
+    times = {"start": min(time for time, _, function in calls if function in STARTS)}
     notifier = None
     for time, task, function in calls:
-        if time < start - JUST_BEFORE:
-            continue
         times.setdefault(function, time)
         if function == NOTIFICATION[0]:
             notifier = task
