@@ -18,6 +18,8 @@ GUEST = TESTING / "guest"
 MODULES = TESTING / "modules"
 SELFTESTS = TESTING / "selftests"
 PROGRAMS = host.BUILD / "programs"
+# With other flags, Kbuild would compile the modules again, under the tests that run.
+WARNINGS = ("W=1",)
 
 
 def directory(kernel: Kernel) -> Path:
@@ -145,7 +147,7 @@ def install_modules(kernel: Kernel, scratch: Path) -> None:
         if kernel.modules and (kernel.modules / name).exists():
             shutil.copy(kernel.modules / name, tree)
     make(kernel, "-C", host.ROOT, "install-modules", f"KDIR={kernel.build_tree}",
-         f"BUILD_DIR={directory(kernel)}", f"INSTALL_MOD_PATH={scratch}",
+         f"BUILD_DIR={directory(kernel)}", f"INSTALL_MOD_PATH={scratch}", *WARNINGS,
          doing="installing the modules")
 
 
@@ -170,6 +172,6 @@ def prepare(names: list[str], only: str = "*") -> None:
             make_programs(needed, kernel)
         for kernel in chosen:
             host.progress(f"building the modules for {kernel.release}")
-            make_modules(kernel, "W=1")
-            make_test_modules(kernel, "W=1")
+            make_modules(kernel, *WARNINGS)
+            make_test_modules(kernel, *WARNINGS)
             new_image(kernel).write(image(kernel))
