@@ -547,12 +547,13 @@ def test_interrupted_hook_leaves_nothing_behind(guest, hook, directory):
     guest.run(f"mkfifo /run/uuid; mkdir -p {block};"
               f"printf '[Service]\nBindPaths=/run/uuid:/proc/sys/kernel/random/uuid\n' > {block}/block.conf;"
               "systemctl daemon-reload")
-    begun = f"until ! ls -A {directory} | cmp -s - /run/before; do sleep 0.1; done"
+    # A signal just before open() would not wake it.
+    blocked = "until grep -Eqs 'wait_for_partner|fifo_open' /proc/[0-9]*/wchan; do sleep 0.1; done"
     overseer = Overseer(guest)
-    guest.run(f"sysgenid trigger; {begun}")
+    guest.run(f"sysgenid trigger; {blocked}; ! ls -A {directory} | cmp -s - /run/before")
     overseer.end()
     assert guest.run(f"ls -A {directory}") == guest.run("cat /run/before")
-    guest.run(f"systemctl start sysgenidd; {begun}")
+    guest.run(f"systemctl start sysgenidd; {blocked}")
     guest.run(f"rm -r {block}; systemctl daemon-reload; systemctl kill -s KILL sysgenid-hook-{hook}")
     overseer.settled()
     assert guest.run(f"ls -A {directory}") == guest.run("cat /run/before")
