@@ -177,10 +177,11 @@ def test_tick_alone_detects_new_guid(boot, kernel):
     load_modules(guest)
     mask_events(guest)
     watcher = guest.start("stale_window map")
-    tick = 1e6 / int(kernel.setting("HZ"))
+    # The interrupts of a debug kernel take much of a tick.
+    most = (1.05 if guest.patience == 1 else 1.5) * 1e6 / int(kernel.setting("HZ"))
     # A snapshot of a guest that is about to handle the tick shows no stale counter.
     for _, duration in stale_looks(guest, watcher, range(FEWER_RESTORES)):
-        assert duration < 1.05 * tick
+        assert duration < most
 
 
 @COUNTS_TICKS
