@@ -75,8 +75,10 @@ def test_mapped_page_is_never_stale(guest, busy, assert_fresh):
     assert_fresh(stale_looks(guest, guest.start("stale_window map")))
 
 
-def test_mapped_page_is_never_stale_for_real_time_program(two_cpus, assert_fresh):
+def test_mapped_page_is_never_stale_for_real_time_program(kernel, delivery, two_cpus, assert_fresh):
     """A hard interrupt preempts any priority; with PREEMPT_RT, its thread has 50."""
+    if kernel.setting("PREEMPT_RT") and delivery and kernel.name.startswith("6.1-"):
+        pytest.skip("Linux 6.1 runs Notify on CPU 0 only, which the program does not leave")
     load_without_looks(two_cpus)
     two_cpus.run("echo -1 > /proc/sys/kernel/sched_rt_runtime_us")
     watcher = on_cpu(interrupted_cpu(two_cpus), f"stale_window map {PRIORITY}")
@@ -213,7 +215,8 @@ def by_notify(guest: Guest) -> None:
 
 def assert_reseeds_first(guest: Guest, notice: Callable[[Guest], None]) -> None:
     """Checks that the mapped page shows the old generation during the driver's reseed."""
-    guest.run("insmod /modules/trace_reseed.ko")
+    # A kernel cannot reseed before its first seed. arm64 guests boot without one.
+    guest.run("head -c 1 /dev/random > /dev/null && insmod /modules/trace_reseed.ko")
     with guest.snapshot() as snap:
         for _ in range(FEWER_RESTORES):
             with snap.restore() as clone:
