@@ -15,6 +15,7 @@ KERNEL = bench.LATENCY_KERNEL
 TRACE = """\
 # tracer: function
           <idle>-0       [000] d.h1.     9.999900: irq_default_primary_handler <-before
+     kworker/0:1-12      [000] .....    10.000050: crng_reseed <-process_one_work
         timeline-88      [000] d.h1.    10.000100: irq_default_primary_handler <-interrupt
         timeline-88      [000] d.h2.    10.000103: crng_reseed <-reseed
      kworker/0:1-12      [000] .....    10.000140: add_vmfork_randomness <-notify
