@@ -17,7 +17,7 @@ TESTS = (
     "test_snapshot.py::test_new_guid_bumps_once[{}]",
     "test_snapshot.py::test_same_guid_does_not_bump[{}]",
     "test_guarantees.py::test_mapped_page_is_never_stale_on_interrupted_cpu[sci-{}-1]",
-    "test_draws.py::test_draws_after_restore_never_repeat[{}-2-masked-2]",
+    "test_draws.py::test_draws_after_restore_never_repeat[{}-sci-2-masked-2]",
 )
 DEVICES = ("(echo info qom-tree; echo quit) |"
            " qemu-system-x86_64 -accel kvm -nodefaults -display none -S -monitor stdio")
