@@ -33,7 +33,8 @@ def pytest_addoption(parser):
     parser.addoption("--more-kernels", action="store_true",
                      help=f"run tests marked every_kernel with {', '.join(kernels.MORE)}")
     parser.addoption("--short-kernels", action="store_true",
-                     help=f"run tests marked short and every_kernel with {', '.join(kernels.SHORT)}, too")
+                     help="run tests marked short and every_kernel with "
+                     f"{', '.join(kernels.SHORT)}, too")
     parser.addoption("--nested", action="store_true", help="this machine is that of "
                      "harness/kvm.py: build nothing, and have longer time limits")
     parser.addoption("--no-guests", action="store_true", help="run only the tests without a guest")

@@ -127,8 +127,9 @@ def make_tar(name: str, included: tuple[str, ...], release: str = "bookworm") ->
             with host.making(tar.parent) as temporary:
                 packages.as_root(["mmdebstrap", "--variant=minbase",
                                   "--dpkgopt=force-unsafe-io",
-                                  f"--include={','.join(included)}", release, str(temporary / tar.name),
-                                  *archive.sources()], "making a Debian")
+                                  f"--include={','.join(included)}", release,
+                                  str(temporary / tar.name), *archive.sources()],
+                                 "making a Debian")
     return tar
 
 

@@ -52,8 +52,8 @@ def get(release: str, wanted: tuple[str, ...]) -> Path:
             packages.as_root(["mmdebstrap", "--variant=essential",
                               "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*",
                               "--dpkgopt=path-exclude=/usr/share/locale/*",
-                              "--dpkgopt=path-exclude=/usr/share/doc/*", f"--include={','.join(included)}",
-                              release, str(tar), *archive.sources()],
+                              "--dpkgopt=path-exclude=/usr/share/doc/*",
+                              f"--include={','.join(included)}", release, str(tar), *archive.sources()],
                              f"making a root of Debian's {release}")
             host.run(["tar", "-xf", tar, "--no-same-owner", "--exclude=./dev", "-C", temporary],
                      "unpacking the root")

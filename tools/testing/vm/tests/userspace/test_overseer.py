@@ -545,16 +545,19 @@ def test_interrupted_hook_leaves_nothing_behind(guest, hook, directory):
     # A hook blocks where it reads this file. Its sandbox has a /proc of its own.
     block = f"/run/systemd/system/sysgenid-hook-{hook}.service.d"
     guest.run(f"mkfifo /run/uuid; mkdir -p {block};"
-              f"printf '[Service]\nBindPaths=/run/uuid:/proc/sys/kernel/random/uuid\n' > {block}/block.conf;"
+              "printf '[Service]\nBindPaths=/run/uuid:/proc/sys/kernel/random/uuid\n'"
+              f" > {block}/block.conf;"
               "systemctl daemon-reload")
     # A signal just before open() would not wake it.
-    blocked = "until grep -Eqs 'wait_for_partner|fifo_open' /proc/[0-9]*/wchan; do sleep 0.1; done"
+    blocked = ("until grep -Eqs 'wait_for_partner|fifo_open' /proc/[0-9]*/wchan;"
+               " do sleep 0.1; done")
     overseer = Overseer(guest)
     guest.run(f"sysgenid trigger; {blocked}; ! ls -A {directory} | cmp -s - /run/before")
     overseer.end()
     assert guest.run(f"ls -A {directory}") == guest.run("cat /run/before")
     guest.run(f"systemctl start sysgenidd; {blocked}")
-    guest.run(f"rm -r {block}; systemctl daemon-reload; systemctl kill -s KILL sysgenid-hook-{hook}")
+    guest.run(f"rm -r {block}; systemctl daemon-reload;"
+              f" systemctl kill -s KILL sysgenid-hook-{hook}")
     overseer.settled()
     assert guest.run(f"ls -A {directory}") == guest.run("cat /run/before")
 
