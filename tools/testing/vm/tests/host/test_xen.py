@@ -142,7 +142,7 @@ def test_random_numbers_of_two_clones_differ(domain):
     domain.run("mkfifo /run/ask")
     # It keeps some draws only. It makes few, so that they are there when it is asked for them.
     domain.start("while :; do :; done")
-    program = domain.start("nice -n 19 draw_random map early <> /run/ask")
+    program = domain.start("renice -n 19 -p $$; exec draw_random map early <> /run/ask")
     program.wait_for("^drawing")
     with domain.save() as saved:
         (number, first), (_, second) = (first_draws(saved, program) for _ in range(2))
