@@ -18,6 +18,7 @@
 #include <linux/io.h>
 #include <linux/ioport.h>
 #include <linux/irq_work.h>
+#include <linux/kernel.h>
 #include <linux/limits.h>
 #include <linux/lockdep.h>
 #include <linux/mm.h>
@@ -262,6 +263,9 @@ static void vmgenid_look(bool announced)
 	struct vmgenid *vmgenid = vmgenid_device;
 
 	if (likely(!vmgenid_changed(vmgenid)))
+		return;
+	/* A reseed reads the clock, which stands still now: vmgenid_thaw() checks. */
+	if (system_state == SYSTEM_SUSPEND)
 		return;
 	if (!vmgenid_check(vmgenid, announced))
 		irq_work_queue(&vmgenid->irq_work);
