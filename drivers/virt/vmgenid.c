@@ -264,7 +264,7 @@ static void vmgenid_look(bool announced)
 
 	if (likely(!vmgenid_changed(vmgenid)))
 		return;
-	/* A reseed reads the clock, which stands still now: vmgenid_thaw() checks. */
+	/* crng_reseed() reads the suspended clock; vmgenid_thaw() checks later. */
 	if (system_state == SYSTEM_SUSPEND)
 		return;
 	if (!vmgenid_check(vmgenid, announced))

@@ -24,9 +24,9 @@ TRACING = "/sys/kernel/tracing"
 RESOLUTION = 1
 # The function that the kernel's own driver calls, and the one that notifies other drivers.
 NOTIFICATION = ("add_vmfork_randomness", "blocking_notifier_call_chain")
-TRACED = re.compile(r"^ *(\S+) +\[\d+\] \S+ +(\d+\.\d+): (\w+) <-(?!{})".format(
-    # The callers of crng_reseed() for the reseeds that every system does from time to time.
-    "crng_make_state|process_one_work"), re.M)
+# The callers of crng_reseed() for the reseeds that every system does from time to time.
+PERIODIC = "crng_make_state|process_one_work"
+TRACED = re.compile(rf"^ *(\S+) +\[\d+\] \S+ +(\d+\.\d+): (\w+) <-(?!{PERIODIC})", re.M)
 # Traces the kernel's functions with CLOCK_MONOTONIC, which the programs print, too.
 TRACE = f"""
 mount -t tracefs tracefs {TRACING} && cd {TRACING} && echo mono > trace_clock
